@@ -1,0 +1,289 @@
+"""Canonical tables on disk: one reader and one writer.
+
+Choices. A table is a directory of Parquet files (hive partitions or not) or one file `TABLE.parquet`; names that start
+with `_` or `.` and everything that is not Parquet are ignored. The writer streams into a staging file and lets DuckDB
+merge retries, sort and split by day at the end, because DuckDB spills to disk where pyarrow would need the memory, and
+because a total order makes equal input give equal bytes. Files are replaced by rename, so that a killed run leaves the
+old table or the new one.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from features.conform import columns_of, conform
+from features.errors import SchemaError, SourceError
+from features.schema import PARTITION, PARTITIONED_BY, Events, Items, ItemVectors, Slates, Users, arrow_schema
+
+ROW_GROUP = 65_536
+MEMORY_LIMIT = "300MB"  # of DuckDB, for merging and sorting; beyond it DuckDB spills to disk
+_SEQ = "__seq"
+
+KEYS: dict[str, tuple[str, ...]] = {
+    Events.TABLE: (Events.EVENT_ID,),
+    Slates.TABLE: (Slates.REQUEST_ID, Slates.POSITION),
+    Items.TABLE: (Items.ITEM_ID,),
+    Users.TABLE: (Users.USER_ID,),
+    ItemVectors.TABLE: (ItemVectors.ITEM_ID, ItemVectors.MODALITY),
+}
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a writer did: rows given, rows on disk, rows merged into another row with the same key."""
+
+    rows_in: int
+    rows_out: int
+    merged: int
+
+
+def table_files(root: Path, table: str) -> list[Path]:
+    """The Parquet files of `table` under `root`, sorted; empty where the table is absent."""
+    single = root / f"{table}.parquet"
+    if single.is_file():
+        return [single]
+    folder = root / table
+    found = [path for path in folder.rglob("*.parquet") if path.is_file()] if folder.is_dir() else []
+    return sorted(path for path in found if not any(p[0] in "._" for p in path.relative_to(folder).parts))
+
+
+def require_files(root: Path, table: str) -> list[Path]:
+    """As `table_files`, but an absent table is a SourceError."""
+    if not root.is_dir():
+        raise SourceError(f"{root}: no such directory; name a directory of canonical tables")
+    if not (files := table_files(root, table)):
+        raise SourceError(f"{root}: no Parquet file of table {table!r}; expected {table}/*.parquet or {table}.parquet")
+    return files
+
+
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """Open a Parquet file; a truncated or foreign one is a SourceError that names it."""
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowInvalid, pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def read_schema(root: Path, table: str) -> pa.Schema:
+    """The schema of `table` as found on disk, all its files joined, types unchecked; SchemaError if files disagree."""
+    schemas = [open_parquet(path).schema_arrow.remove_metadata() for path in require_files(root, table)]
+    try:
+        return pa.unify_schemas(schemas)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise SchemaError(f"{root}: the files of table {table!r} disagree on a column's type: {error}") from error
+
+
+def scan(root: Path, table: str, batch_size: int = ROW_GROUP) -> Iterator[pa.Table]:
+    """Batches of `table` with canonical types; nullable columns that a file lacks are null, extra columns are kept."""
+    for path in require_files(root, table):
+        for batch in read_batches(path, batch_size):
+            yield conform(batch, table, str(path))
+
+
+def read_table(root: Path, table: str) -> pa.Table:
+    """The whole of `table` in memory, with canonical types."""
+    batches = list(scan(root, table))
+    if not batches:
+        return arrow_schema(columns_of(table)).empty_table()
+    return pa.concat_tables(batches, promote_options="default")
+
+
+def read_batches(path: Path, batch_size: int = ROW_GROUP) -> Iterator[pa.Table]:
+    """Batches of one Parquet file as found; SourceError where the file breaks off, also in its middle."""
+    file = open_parquet(path)
+    try:
+        for batch in file.iter_batches(batch_size=batch_size):
+            yield pa.Table.from_batches([batch])
+    except (pa.ArrowInvalid, pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from error
+    finally:
+        file.close()
+
+
+def _unreadable(path: Path, error: Exception) -> SourceError:
+    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return SourceError(f"{path}: not a readable Parquet file, truncated or damaged ({first}); copy or export it again")
+
+
+def connect_duckdb(memory_limit: str = MEMORY_LIMIT, spill: Path | None = None) -> duckdb.DuckDBPyConnection:
+    """A DuckDB in memory that works in UTC, loads nothing from the network and spills into `spill`."""
+    connection = duckdb.connect(
+        config={"memory_limit": memory_limit, "threads": 2, "autoinstall_known_extensions": False}
+    )
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET enable_progress_bar = false")
+    if spill is not None:
+        connection.execute("SET temp_directory = ?", [str(spill)])
+    return connection
+
+
+class TableWriter:
+    """Writes one canonical table under `dest` from batches of any size and order, in constant memory.
+
+    Rows with one key are merged. Of events and slates the first by (time, content) stays, whatever the order of
+    arrival; of items, users and vectors the last row given, as in a feed of updates. `quarantine` keeps every row.
+    """
+
+    def __init__(self, dest: Path, table: str, memory_limit: str = MEMORY_LIMIT) -> None:
+        dest.mkdir(parents=True, exist_ok=True)
+        self._dest, self._table, self._memory_limit = dest, table, memory_limit
+        self._staging = Path(tempfile.mkdtemp(prefix=f".{table}-", dir=dest))
+        self._writer: pq.ParquetWriter | None = None
+        self._files = 0
+        self._rows = 0
+
+    def __enter__(self) -> TableWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.discard()
+
+    def write(self, rows: pa.Table) -> None:
+        """Add rows with the columns of the table and any others, in any order."""
+        rows = conform(rows, self._table, f"rows for {self._table}")
+        seq = pa.array(range(self._rows, self._rows + rows.num_rows), pa.int64())
+        rows = rows.append_column(_SEQ, seq).replace_schema_metadata(None)
+        if self._writer is None or self._writer.schema != rows.schema:
+            if self._writer is not None:
+                self._writer.close()
+            path = self._staging / f"stage-{self._files:04d}.parquet"
+            self._writer = pq.ParquetWriter(path, rows.schema, compression="zstd")
+            self._files += 1
+        self._writer.write_table(rows)
+        self._rows += rows.num_rows
+
+    def close(self) -> Written:
+        """Merge, sort, split by day and put the table in place of an older one."""
+        if self._writer is None:
+            self.write(arrow_schema(columns_of(self._table)).empty_table())
+        assert self._writer is not None  # noqa: S101 - for the type checker
+        self._writer.close()
+        final = self._staging / "final"
+        final.mkdir()
+        rows_out = self._write_final(final)
+        self._swap(final)
+        self.discard()
+        return Written(self._rows, rows_out, self._rows - rows_out)
+
+    def discard(self) -> None:
+        """Remove what was staged; what is in place stays. Safe to call twice."""
+        if self._writer is not None:
+            with suppress(pa.ArrowException):
+                self._writer.close()
+        shutil.rmtree(self._staging, ignore_errors=True)
+
+    def _swap(self, final: Path) -> None:
+        target = self._dest / self._table
+        (self._dest / f"{self._table}.parquet").unlink(missing_ok=True)
+        if target.exists():
+            target.rename(self._staging / "old")
+        final.rename(target)
+
+    def _write_final(self, final: Path) -> int:
+        connection = connect_duckdb(self._memory_limit, self._staging / "spill")
+        try:
+            reader = connection.sql(self._query()).to_arrow_reader(ROW_GROUP)
+            sink = _DaySink(final, PARTITIONED_BY.get(self._table))
+            for batch in reader:
+                sink.write(pa.Table.from_batches([batch]))
+            sink.close(reader.schema)
+            return sink.rows
+        except duckdb.ConversionException as error:
+            raise SchemaError(f"{self._dest}: the sources of {self._table!r} disagree on a type: {error}") from error
+        finally:
+            connection.close()
+
+    def _query(self) -> str:
+        known = [column.name for column in columns_of(self._table)]
+        names = [n for n in self._all_names() if n not in known and n != _SEQ]
+        chosen = ", ".join(quote(n) for n in [*known, *sorted(names)])
+        glob = str(self._staging / "stage-*.parquet").replace("'", "''")
+        source = f"read_parquet('{glob}', union_by_name = true)"
+        if self._table not in KEYS:
+            return f"SELECT {chosen} FROM {source} ORDER BY {_SEQ}"  # noqa: S608 - names are quoted
+        keys = ", ".join(quote(n) for n in KEYS[self._table])
+        time = PARTITIONED_BY.get(self._table)
+        winner = f"{quote(time)}, {chosen}, {_SEQ}" if time else f"{_SEQ} DESC"
+        order = f"{quote(time)}, {keys}" if time else keys
+        return (
+            f"SELECT {chosen} FROM {source} "  # noqa: S608 - names are quoted
+            f"QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {winner}) = 1 ORDER BY {order}"
+        )
+
+    def _all_names(self) -> list[str]:
+        paths = sorted(self._staging.glob("stage-*.parquet"))
+        return list(dict.fromkeys(n for path in paths for n in pq.read_schema(path).names))
+
+
+class _DaySink:
+    """Writes sorted rows into `date=.../part-0000.parquet`, one open file at a time, in row groups of one size."""
+
+    def __init__(self, root: Path, time_column: str | None) -> None:
+        self._root, self._time = root, time_column
+        self._day: str | None = None
+        self._writer: pq.ParquetWriter | None = None
+        self._held: list[pa.Table] = []
+        self.rows = 0
+
+    def write(self, rows: pa.Table) -> None:
+        self.rows += rows.num_rows
+        if self._time is None:
+            self._add("", rows)
+            return
+        days = pc.strftime(rows[self._time], format="%Y-%m-%d").combine_chunks()
+        runs = pc.run_end_encode(days)
+        start = 0
+        for day, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+            self._add(day, rows.slice(start, end - start))
+            start = end
+
+    def close(self, schema: pa.Schema) -> None:
+        if self._writer is None and self._day is None and self._time is None:
+            self._add("", schema.empty_table())
+        self._finish_day()
+
+    def _add(self, day: str, rows: pa.Table) -> None:
+        if day != self._day:
+            self._finish_day()
+            self._day = day
+            folder = self._root / f"{PARTITION}={day}" if day else self._root
+            folder.mkdir(exist_ok=True)
+            self._writer = pq.ParquetWriter(folder / "part-0000.parquet", rows.schema, compression="zstd")
+        self._held.append(rows)
+        if sum(t.num_rows for t in self._held) >= ROW_GROUP:
+            whole = pa.concat_tables(self._held)
+            self._put(whole.slice(0, ROW_GROUP))
+            self._held = [whole.slice(ROW_GROUP)]
+
+    def _put(self, rows: pa.Table) -> None:
+        assert self._writer is not None  # noqa: S101 - for the type checker
+        self._writer.write_table(rows.combine_chunks(), row_group_size=ROW_GROUP)
+
+    def _finish_day(self) -> None:
+        if self._writer is not None:
+            self._put(pa.concat_tables(self._held))
+            self._writer.close()
+        self._writer, self._held, self._day = None, [], None
+
+
+def quote(name: str) -> str:
+    """A column name as a quoted SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def write_rows(dest: Path, table: str, batches: Sequence[pa.Table]) -> Written:
+    """Write `batches` as `table` under `dest`; a convenience for small data and tests."""
+    with TableWriter(dest, table) as writer:
+        for batch in batches:
+            writer.write(batch)
+        return writer.close()
