@@ -1,0 +1,175 @@
+"""What one user or session did, as the model reads it.
+
+Choices. No user id and no user embedding anywhere: a user *is* this history. It is kept as distinct (item, event
+type) pairs with a count and two times, sorted by the last time, because that is what the online store holds and it
+bounds the work of a request whatever a heavy user did. Decayed counts assume evenly spaced repeats between the first
+and the last time: exact for one and two repeats, and the same formula offline and online.
+Shapes: P pairs of one user.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from features.history import HistoryRow
+from features.schema import EVENT_TYPES, SESSION_GAP_S
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+TYPE_CODE = {name: code for code, name in enumerate(EVENT_TYPES)}
+PURCHASE = TYPE_CODE["purchase"]
+# How much an event says about what its user wants; `return` and `remove_from_cart` take back.
+TYPE_WEIGHT = np.array(
+    [{"view": 1.0, "click": 1.0, "add_to_cart": 2.0, "purchase": 3.0}.get(name, 0.0) for name in EVENT_TYPES]
+)
+MAX_PAIRS = 500
+DAY_US = 86_400_000_000
+
+
+@dataclass(frozen=True)
+class Action:
+    """One live event, in order of arrival."""
+
+    item_id: str
+    event_type: str
+    time_us: int
+    session_id: str | None = None
+    quantity: float = 1.0
+    price: float = math.nan
+
+
+@dataclass(frozen=True)
+class UserState:
+    """P distinct (item, type) pairs sorted by their last time, and four numbers about their user."""
+
+    item_P: Ints
+    type_P: Ints
+    count_P: Floats
+    quantity_P: Floats
+    first_us_P: Ints
+    last_us_P: Ints
+    session_P: Bools  # touched in the session that runs now
+    n_sessions: float
+    first_us: int
+    last_us: int
+
+    @property
+    def is_stranger(self) -> bool:
+        """Nothing is known that a model could use."""
+        return self.item_P.size == 0
+
+    @classmethod
+    def build(
+        cls, row: HistoryRow | None, events: Sequence[Action], index: Mapping[str, int], session_id: str | None = None
+    ) -> UserState:
+        """The stored row, then live events newer than it; items that the index does not know are left out.
+
+        `session_id` names the session that runs now; without it the session of the newest event counts.
+        """
+        pairs: dict[tuple[int, int], _Pair] = {}
+        n_sessions, first_us = 0.0, 0
+        if row is not None:
+            n_sessions, first_us = float(row.n_sessions), int(row.first_time)
+            _read_row(row, index, pairs)
+        sessions: set[str | None] = set()
+        if session_id is None and events:
+            session_id = events[-1].session_id
+        for arrival, event in enumerate(events, start=1):
+            at = index.get(event.item_id)
+            if at is None or event.event_type not in TYPE_CODE:
+                continue
+            pair = pairs.setdefault((at, TYPE_CODE[event.event_type]), _Pair(0.0, 0.0, event.time_us, event.time_us))
+            pair.add(event, session_id, arrival)
+            sessions.add(event.session_id)
+            first_us = min(first_us or event.time_us, event.time_us)
+        ordered = sorted(pairs.items(), key=lambda kv: (kv[1].arrival, kv[1].last_us, kv[0]))[-MAX_PAIRS:]
+        return cls._from_pairs(ordered, n_sessions + len(sessions), first_us)
+
+    @classmethod
+    def _from_pairs(cls, ordered: list[tuple[tuple[int, int], _Pair]], n_sessions: float, first_us: int) -> UserState:
+        return cls(
+            item_P=np.array([key[0] for key, _ in ordered], dtype=np.int64),
+            type_P=np.array([key[1] for key, _ in ordered], dtype=np.int64),
+            count_P=np.array([pair.count for _, pair in ordered]),
+            quantity_P=np.array([pair.quantity for _, pair in ordered]),
+            first_us_P=np.array([pair.first_us for _, pair in ordered], dtype=np.int64),
+            last_us_P=np.array([pair.last_us for _, pair in ordered], dtype=np.int64),
+            session_P=np.array([pair.live for _, pair in ordered], dtype=bool),
+            n_sessions=n_sessions,
+            first_us=first_us,
+            last_us=max((pair.last_us for _, pair in ordered), default=0),
+        )
+
+    def without(self, item: int) -> UserState:
+        """The same history as if this item had never been touched (for explanations)."""
+        keep = self.item_P != item
+        return UserState(
+            self.item_P[keep],
+            self.type_P[keep],
+            self.count_P[keep],
+            self.quantity_P[keep],
+            self.first_us_P[keep],
+            self.last_us_P[keep],
+            self.session_P[keep],
+            self.n_sessions,
+            self.first_us,
+            self.last_us,
+        )
+
+    def decayed(self, as_of_us: int, half_life_days: float) -> Floats:
+        """(P,) counts in which an event loses half its weight every half-life; spaced evenly from first to last.
+
+        What was touched in the running session counts as of now, whatever time its events carry: the session
+        follows the order of arrival.
+        """
+        age = np.where(self.session_P, 0.0, np.maximum(as_of_us - self.last_us_P, 0) / DAY_US)
+        repeats = np.maximum(self.count_P, 1.0)
+        gap = (self.last_us_P - self.first_us_P) / DAY_US / np.maximum(repeats - 1.0, 1.0)
+        ratio = np.exp2(-gap / half_life_days)
+        series = np.where(ratio < 1.0 - 1e-9, (1.0 - ratio**repeats) / np.maximum(1.0 - ratio, 1e-9), repeats)
+        result: Floats = np.exp2(-age / half_life_days) * series
+        return result
+
+
+@dataclass
+class _Pair:
+    """A pair while it is being counted."""
+
+    count: float
+    quantity: float
+    first_us: int
+    last_us: int
+    live: bool = False
+    arrival: int = 0  # 0: stored; else the place of its newest live event
+    session: str | None = None
+
+    def add(self, event: Action, session_id: str | None, arrival: int) -> None:
+        """One more event; within one session a repeat moves the time, not the count."""
+        same = (
+            self.count > 0
+            and self.session == event.session_id
+            and (event.session_id is not None or event.time_us - self.last_us < SESSION_GAP_S * 1_000_000)
+        )
+        self.count += 0.0 if same else 1.0
+        self.quantity += event.quantity
+        self.first_us = min(self.first_us, event.time_us)
+        self.last_us = max(self.last_us, event.time_us)
+        self.session = event.session_id
+        self.live = self.live or event.session_id == session_id
+        self.arrival = arrival
+
+
+def _read_row(row: HistoryRow, index: Mapping[str, int], pairs: dict[tuple[int, int], _Pair]) -> None:
+    for item_id, name, count, quantity, first_us, last_us in zip(
+        row.item_ids, row.event_types, row.counts, row.quantities, row.first_times, row.last_times, strict=True
+    ):
+        at = index.get(str(item_id))
+        if at is not None and name in TYPE_CODE:
+            pairs[(at, TYPE_CODE[name])] = _Pair(float(count), float(quantity), int(first_us), int(last_us))

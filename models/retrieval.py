@@ -1,0 +1,63 @@
+"""Candidates: a few hundred items out of the whole catalogue, from several sources, each named.
+
+Choices. Sources are united, not blended: the ranker decides. Own items are a source, because in many shops people
+buy again; in others they do not, and the ranker learns that from the data. Relation scores are multiplied by the
+square root of recent popularity, since an item out of season is no candidate however well it fits.
+Shapes: I items, C candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from models.history import UserState
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+Scores = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class RetrievalParams:
+    """How many candidates each source may name."""
+
+    own: int = 200
+    relation: int = 80
+    sequence: int = 80
+    content: int = 60
+    category: int = 60
+    popular: int = 60
+    new: int = 20
+
+
+def strongest(score_I: Scores, n: int, eligible_I: Bools) -> Ints:
+    """The n eligible items with the largest positive score, best first, ties to the lower index."""
+    live = np.flatnonzero((score_I > 0) & eligible_I)
+    if live.size > n:
+        live = live[np.argpartition(-score_I[live], n - 1)[:n]]
+    result: Ints = live[np.lexsort((live, -score_I[live]))]
+    return result
+
+
+def unite(sources: Mapping[str, Ints]) -> tuple[Ints, tuple[str, ...]]:
+    """Candidates in ascending order and, for each, the first source that named it."""
+    if not sources:
+        return np.zeros(0, dtype=np.int64), ()
+    everything = np.concatenate(list(sources.values()))
+    names = np.repeat(np.arange(len(sources)), [found.size for found in sources.values()])
+    index_C, first = np.unique(everything, return_index=True)
+    label = list(sources)
+    return index_C.astype(np.int64), tuple(label[names[at]] for at in first)
+
+
+def own_items(state: UserState, n: int, eligible_I: Bools) -> Ints:
+    """The items that the user touched last, newest first."""
+    newest = state.item_P[::-1]
+    _, first = np.unique(newest, return_index=True)
+    mine = newest[np.sort(first)]
+    result: Ints = mine[eligible_I[mine]][:n]
+    return result
