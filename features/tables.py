@@ -23,9 +23,10 @@ import pyarrow.parquet as pq
 
 from features.conform import columns_of, conform
 from features.errors import SchemaError, SourceError
+from features.parquet_file import ROW_GROUP, ParquetFile
 from features.schema import PARTITION, PARTITIONED_BY, Events, Items, ItemVectors, Slates, Users, arrow_schema
 
-ROW_GROUP = 65_536
+PART = "part-0000.parquet"
 MEMORY_LIMIT = "300MB"  # of DuckDB, for merging and sorting; beyond it DuckDB spills to disk
 _SEQ = "__seq"
 
@@ -193,10 +194,10 @@ class TableWriter:
         connection = connect_duckdb(self._memory_limit, self._staging / "spill")
         try:
             reader = connection.sql(self._query()).to_arrow_reader(ROW_GROUP)
-            sink = _DaySink(final, PARTITIONED_BY.get(self._table))
+            sink = _DaySink(final, PARTITIONED_BY.get(self._table), reader.schema)
             for batch in reader:
                 sink.write(pa.Table.from_batches([batch]))
-            sink.close(reader.schema)
+            sink.close()
             return sink.rows
         except duckdb.ConversionException as error:
             raise SchemaError(f"{self._dest}: the sources of {self._table!r} disagree on a type: {error}") from error
@@ -226,13 +227,12 @@ class TableWriter:
 
 
 class _DaySink:
-    """Writes sorted rows into `date=.../part-0000.parquet`, one open file at a time, in row groups of one size."""
+    """Writes sorted rows into `date=.../part-0000.parquet`, one open file at a time."""
 
-    def __init__(self, root: Path, time_column: str | None) -> None:
-        self._root, self._time = root, time_column
-        self._day: str | None = None
-        self._writer: pq.ParquetWriter | None = None
-        self._held: list[pa.Table] = []
+    def __init__(self, root: Path, time_column: str | None, schema: pa.Schema) -> None:
+        self._root, self._time, self._schema = root, time_column, schema
+        self._day = ""
+        self._file = None if time_column else ParquetFile(root / PART, schema)
         self.rows = 0
 
     def write(self, rows: pa.Table) -> None:
@@ -240,40 +240,23 @@ class _DaySink:
         if self._time is None:
             self._add("", rows)
             return
-        days = pc.strftime(rows[self._time], format="%Y-%m-%d").combine_chunks()
-        runs = pc.run_end_encode(days)
+        runs = pc.run_end_encode(pc.strftime(rows[self._time], format="%Y-%m-%d").combine_chunks())
         start = 0
         for day, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
             self._add(day, rows.slice(start, end - start))
             start = end
 
-    def close(self, schema: pa.Schema) -> None:
-        if self._writer is None and self._day is None and self._time is None:
-            self._add("", schema.empty_table())
-        self._finish_day()
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
     def _add(self, day: str, rows: pa.Table) -> None:
-        if day != self._day:
-            self._finish_day()
+        if self._file is None or day != self._day:
+            self.close()
             self._day = day
-            folder = self._root / f"{PARTITION}={day}" if day else self._root
-            folder.mkdir(exist_ok=True)
-            self._writer = pq.ParquetWriter(folder / "part-0000.parquet", rows.schema, compression="zstd")
-        self._held.append(rows)
-        if sum(t.num_rows for t in self._held) >= ROW_GROUP:
-            whole = pa.concat_tables(self._held)
-            self._put(whole.slice(0, ROW_GROUP))
-            self._held = [whole.slice(ROW_GROUP)]
-
-    def _put(self, rows: pa.Table) -> None:
-        assert self._writer is not None  # noqa: S101 - for the type checker
-        self._writer.write_table(rows.combine_chunks(), row_group_size=ROW_GROUP)
-
-    def _finish_day(self) -> None:
-        if self._writer is not None:
-            self._put(pa.concat_tables(self._held))
-            self._writer.close()
-        self._writer, self._held, self._day = None, [], None
+            (self._root / f"{PARTITION}={day}").mkdir()
+            self._file = ParquetFile(self._root / f"{PARTITION}={day}" / PART, self._schema)
+        self._file.add(rows)
 
 
 def quote(name: str) -> str:
