@@ -113,9 +113,7 @@ class CountingModel:
             "people": _cosine(_people(log, weight, params), params.shrinkage_people),
             "next": _next_session(log, params),
         }
-        return cls(
-            {name: Relation.from_matrix(matrix, params.neighbours) for name, matrix in matrices.items()}, params
-        )
+        return cls({name: Relation.from_matrix(matrix, params.neighbours) for name, matrix in matrices.items()}, params)
 
     def history_weights(self, state: UserState, as_of_us: int) -> tuple[Ints, npt.NDArray[np.float64]]:
         """The history items that count, and their decayed weights."""

@@ -78,8 +78,16 @@ class UserState:
         if row is not None:
             n_sessions, first_us = float(row.n_sessions), int(row.first_time)
             _read_row(row, index, pairs)
+        return cls._from_pairs(pairs, n_sessions, first_us).extended(events, index, session_id)
+
+    def extended(self, events: Sequence[Action], index: Mapping[str, int], session_id: str | None = None) -> UserState:
+        """The same history with live events after it, in their order of arrival."""
+        if not events:
+            return self
+        pairs = self._pairs()
+        first_us = self.first_us
         sessions: set[str | None] = set()
-        if session_id is None and events:
+        if session_id is None:
             session_id = events[-1].session_id
         for arrival, event in enumerate(events, start=1):
             at = index.get(event.item_id)
@@ -89,11 +97,18 @@ class UserState:
             pair.add(event, session_id, arrival)
             sessions.add(event.session_id)
             first_us = min(first_us or event.time_us, event.time_us)
-        ordered = sorted(pairs.items(), key=lambda kv: (kv[1].arrival, kv[1].last_us, kv[0]))[-MAX_PAIRS:]
-        return cls._from_pairs(ordered, n_sessions + len(sessions), first_us)
+        return self._from_pairs(pairs, self.n_sessions + len(sessions), first_us)
+
+    def _pairs(self) -> dict[tuple[int, int], _Pair]:
+        columns = (self.count_P, self.quantity_P, self.first_us_P, self.last_us_P, self.session_P)
+        return {
+            (int(item), int(kind)): _Pair(float(count), float(quantity), int(first), int(last), bool(live))
+            for item, kind, count, quantity, first, last, live in zip(self.item_P, self.type_P, *columns, strict=True)
+        }
 
     @classmethod
-    def _from_pairs(cls, ordered: list[tuple[tuple[int, int], _Pair]], n_sessions: float, first_us: int) -> UserState:
+    def _from_pairs(cls, pairs: dict[tuple[int, int], _Pair], n_sessions: float, first_us: int) -> UserState:
+        ordered = sorted(pairs.items(), key=lambda kv: (kv[1].arrival, kv[1].last_us, kv[0]))[-MAX_PAIRS:]
         return cls(
             item_P=np.array([key[0] for key, _ in ordered], dtype=np.int64),
             type_P=np.array([key[1] for key, _ in ordered], dtype=np.int64),

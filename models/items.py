@@ -101,7 +101,9 @@ class ItemTable:
             table[name].to_pylist() if name in table.column_names else list(empty) for name in names
         ]
         listed = (
-            table[Items.LISTED_AT].cast(pa.int64()).to_pylist() if Items.LISTED_AT in table.column_names else list(empty)
+            table[Items.LISTED_AT].cast(pa.int64()).to_pylist()
+            if Items.LISTED_AT in table.column_names
+            else list(empty)
         )
         rows = [ItemRow(*values, at or 0) for *values, at in zip(*columns, listed, strict=True)]
         return cls.from_rows(sorted(rows, key=lambda row: row.item_id))

@@ -123,5 +123,3 @@ def _habits(log: ActionLog, items: ItemTable) -> dict[str, Floats]:
         "log_quantity": size / rows,
         "log_price": _log_price(items),
     }
-
-

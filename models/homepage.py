@@ -1,0 +1,321 @@
+"""The homepage model: everything that turns a history into ranked candidates, as one immutable value.
+
+Choices. Retrieval, features and ranker travel together, because a ranker is only right on the features that it was
+trained on. A new item joins by `extend`: its content, price and age are known, its counts are zero. Ages are measured
+from `as_of`, at most a week beyond the last training day, so that a model which was not retrained is never asked
+about ages that it never saw.
+Shapes: I items, C candidates, F features.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from features.errors import ArtifactError
+from models import checkpoint
+from models.calibration import Calibration
+from models.counting import CountingModel, CountingParams, Relation
+from models.history import DAY_US, TYPE_WEIGHT, UserState
+from models.items import ContentSpace, ItemRow, ItemTable
+from models.log import ActionLog
+from models.ranker import RankerNet, RankerParams, contributions, scores
+from models.retrieval import RetrievalParams
+from models.sequence import SequenceModel, SequenceNet, SequenceParams
+from models.signals import Knowledge, candidates, feature_names, features, read
+from models.statistics import ItemStatistics
+from models.training import LoopParams
+
+Ints = npt.NDArray[np.int64]
+Floats32 = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+
+STALE_AFTER_US = 7 * DAY_US
+EVENT_NAMES = tuple(
+    name for name in ("view", "click", "add_to_cart", "remove_from_cart", "purchase", "return", "search")
+)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """C items with their scores; from `rank`, best first."""
+
+    index_C: Ints
+    score_C: Floats32  # logits of the ranker: any real number
+    p_click_C: Floats32  # calibrated, 0 < p < 1, as if in the first slot
+    source_C: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A history item and its share (0 to 1) of the counting part of a score."""
+
+    item_id: str
+    event_type: str
+    weight: float
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """A feature, its value, and what it adds to the score."""
+
+    name: str
+    value: float
+    contribution: float
+
+
+@dataclass(frozen=True)
+class HomepageModel:
+    """Immutable; `manifest` says what it was trained on and what the gate said."""
+
+    knowledge: Knowledge
+    ranker: RankerNet
+    calibration: Calibration
+    trained_until_us: int
+    retrieval: RetrievalParams = RetrievalParams()
+    version: str = "unsaved"
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def items(self) -> ItemTable:
+        """The catalogue that the scores are about."""
+        return self.knowledge.items
+
+    @property
+    def popular_I(self) -> Floats32:  # noqa: N802 - a tensor name carries its shape
+        """(I,) time-decayed popularity: the cold-start order."""
+        return self.knowledge.statistics.values["popularity_14d"].astype(np.float32)
+
+    @property
+    def trending_I(self) -> Floats32:  # noqa: N802
+        """(I,) how much faster an item sells this week than this month."""
+        return self.knowledge.statistics.values["trend_7_30"].astype(np.float32)
+
+    def as_of(self, now_us: int) -> int:
+        """The moment that ages are measured from."""
+        return min(now_us, self.trained_until_us + STALE_AFTER_US)
+
+    def extend(self, rows: Sequence[ItemRow], now_us: int = 0) -> HomepageModel:
+        """The same model with changed items replaced and new ones appended."""
+        items = self.items.merge(rows)
+        return replace(self, knowledge=self.knowledge.extended(items, now_us or self.trained_until_us))
+
+    def rank(self, state: UserState, as_of_us: int, eligible_I: Bools, n: int = 500) -> Ranking:
+        """The best n candidates among the eligible items, best first; ties go to the lower item."""
+        reading = read(state, self.knowledge, as_of_us)
+        index_C, source_C = candidates(state, reading, self.knowledge, eligible_I, self.retrieval)
+        x_CF = features(state, reading, self.knowledge, as_of_us, index_C)
+        score_C = scores(self.ranker, x_CF)
+        best = np.lexsort((index_C, -score_C))[:n]
+        return self._ranking(index_C[best], score_C[best], tuple(source_C[at] for at in best))
+
+    def score_items(self, state: UserState, as_of_us: int, index_C: Ints) -> Ranking:
+        """Scores of given items, in the given order."""
+        if index_C.size == 0:
+            return self._ranking(index_C, np.zeros(0, dtype=np.float32), ())
+        x_CF = features(state, read(state, self.knowledge, as_of_us), self.knowledge, as_of_us, index_C)
+        return self._ranking(index_C, scores(self.ranker, x_CF), ("given",) * index_C.size)
+
+    def _ranking(self, index_C: Ints, score_C: Floats32, source_C: tuple[str, ...]) -> Ranking:
+        return Ranking(index_C, score_C, self.calibration.probability(score_C), source_C)
+
+    def because(self, state: UserState, item: int, as_of_us: int, k: int = 3) -> list[Cause]:
+        """The history items with the largest exact terms in the counting scores; empty for a stranger."""
+        item_P, weight_P = self.knowledge.counting.history_weights(state, as_of_us)
+        relations = self.knowledge.counting.relations
+        term_P = sum(
+            (weight_P * relation.strength(item_P, item) for relation in relations.values()), np.zeros(item_P.size)
+        )
+        own_P = (item_P == item) * weight_P
+        term_P = term_P + own_P
+        total = float(term_P.sum())
+        if total <= 0:
+            return self._because_of_content(state, item, as_of_us, k)
+        by_item = {at: float(term_P[item_P == at].sum()) / total for at in np.unique(item_P[term_P > 0]).tolist()}
+        best = sorted(by_item, key=lambda at: (-by_item[at], at))[:k]
+        return [Cause(self.items.item_ids[at], self._newest_type(state, at), by_item[at]) for at in best]
+
+    def _because_of_content(self, state: UserState, item: int, as_of_us: int, k: int) -> list[Cause]:
+        item_P, weight_P = self.knowledge.counting.history_weights(state, as_of_us)
+        if item_P.size == 0:
+            return []
+        vectors = self.knowledge.content_IE
+        same = self.items.category_codes_I[item_P] == self.items.category_codes_I[item]
+        same &= self.items.category_codes_I[item] >= 0
+        term_P = weight_P * (np.maximum(vectors[item_P] @ vectors[item], 0.0) + same)
+        total = float(term_P.sum())
+        best = [at for at in np.argsort(-term_P, kind="stable")[:k] if term_P[at] > 0]
+        named = {int(item_P[at]): float(term_P[at]) / total for at in reversed(best)}
+        ordered = sorted(named, key=lambda at: (-named[at], at))
+        return [Cause(self.items.item_ids[at], self._newest_type(state, at), named[at]) for at in ordered]
+
+    def _newest_type(self, state: UserState, item: int) -> str:
+        mine = np.flatnonzero((state.item_P == item) & (TYPE_WEIGHT[state.type_P] > 0))
+        return EVENT_NAMES[int(state.type_P[mine[-1]])]
+
+    def contributions(self, state: UserState, item: int, as_of_us: int) -> list[Contribution]:
+        """What each feature adds to the score; `baseline` is the average candidate. Complete to 1e-3."""
+        index_C = np.array([item], dtype=np.int64)
+        x_F = features(state, read(state, self.knowledge, as_of_us), self.knowledge, as_of_us, index_C)[0]
+        added_F, base = contributions(self.ranker, x_F)
+        names = feature_names(self.knowledge)
+        told = [Contribution(name, float(x), float(c)) for name, x, c in zip(names, x_F, added_F, strict=True)]
+        told.sort(key=lambda one: -abs(one.contribution))
+        return [Contribution("baseline", 1.0, base), *told]
+
+    def save(self, directory: Path) -> str:
+        """Write the model; returns its version."""
+        arrays, config = _pack(self)
+        config["golden"] = _golden(self)
+        return checkpoint.save(directory, arrays, config)
+
+    @classmethod
+    def load(cls, directory: Path) -> HomepageModel:
+        """Read a model and check digests, names, shapes, finiteness and the golden answers.
+
+        Raises ArtifactError that says which of them is wrong.
+        """
+        arrays, config, version = checkpoint.load(directory)
+        try:
+            model = _unpack(arrays, config)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ArtifactError(f"{directory}: arrays and config do not fit together ({error}); retrain") from error
+        manifest_path = directory / "manifest.json"
+        manifest = checkpoint.json.loads(manifest_path.read_text()) if manifest_path.exists() else {}
+        model = replace(model, version=version, manifest=manifest)
+        for asked, told, expected in zip(*_compare(model, config["golden"]), strict=True):
+            if not np.allclose(told, expected, rtol=1e-3, atol=1e-3):
+                raise ArtifactError(
+                    f"{directory}: golden request {asked} got another answer; wrong torch version or CPU?"
+                )
+        return model
+
+
+def _golden_states(model: HomepageModel) -> list[UserState]:
+    """A stranger and two made histories over the first items: no shopper's data."""
+    until = model.trained_until_us
+    made = [UserState.build(None, [], {})]
+    for size in (1, min(5, len(model.items))):
+        n = np.arange(size)
+        made.append(
+            UserState(
+                n,
+                np.full(size, 4),
+                np.ones(size) + (n % 2),
+                np.ones(size),
+                until - (n + 2) * DAY_US,
+                until - (n + 1) * DAY_US,
+                n < 1,
+                2.0,
+                until - 9 * DAY_US,
+                until - DAY_US,
+            )  # fmt: skip
+        )
+    return made
+
+
+def _golden(model: HomepageModel) -> list[list[float]]:
+    index_C = np.linspace(0, len(model.items) - 1, num=min(20, len(model.items))).astype(np.int64)
+    return [
+        [round(float(v), 5) for v in model.score_items(state, model.trained_until_us, index_C).score_C]
+        for state in _golden_states(model)
+    ]
+
+
+def _compare(model: HomepageModel, golden: list[list[float]]) -> tuple[range, list[list[float]], list[list[float]]]:
+    return range(len(golden)), _golden(model), golden
+
+
+def _pack(model: HomepageModel) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    knowledge, items = model.knowledge, model.items
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "content/idf_W": knowledge.content.idf_W,
+        "content/projection_WE": knowledge.content.projection_WE,
+    }
+    for name, relation in knowledge.counting.relations.items():
+        for part in ("indptr", "indices", "weights"):
+            arrays[f"relation/{name}/{part}"] = getattr(relation, part)
+    arrays |= {f"statistics/{name}": value for name, value in knowledge.statistics.values.items()}
+    arrays |= {f"ranker/{name}": value.numpy() for name, value in model.ranker.state_dict().items()}
+    sequence = knowledge.sequence
+    if sequence is not None:
+        arrays |= {f"sequence/{name}": value.numpy() for name, value in sequence.net.state_dict().items()}
+    config = {
+        "format": 1,
+        "items": [[*asdict(items.row(at)).values()] for at in range(len(items))],
+        "statistics": list(knowledge.statistics.values),
+        "features": list(feature_names(knowledge)),
+        "counting": asdict(knowledge.counting.params),
+        "retrieval": asdict(model.retrieval),
+        "ranker": {"hidden": [m.out_features for m in model.ranker.mlp if isinstance(m, torch.nn.Linear)][:-1],
+                   "cross_rank": model.ranker.down.out_features},
+        "sequence": None if sequence is None else asdict(sequence.net.params) | {"n_items": sequence.net.n_items},
+        "calibration": asdict(model.calibration),
+        "statistics_cut_us": knowledge.statistics.cut_us,
+        "trained_until_us": model.trained_until_us,
+    }  # fmt: skip
+    return arrays, config
+
+
+def _unpack(arrays: Mapping[str, npt.NDArray[Any]], config: Mapping[str, Any]) -> HomepageModel:
+    items = ItemTable.from_rows([ItemRow(*values) for values in config["items"]])
+
+    def part(prefix: str) -> dict[str, torch.Tensor]:
+        return {n.removeprefix(prefix): torch.from_numpy(v) for n, v in arrays.items() if n.startswith(prefix)}
+
+    names = sorted({name.split("/")[1] for name in arrays if name.startswith("relation/")})
+    relations = {
+        name: Relation(*(arrays[f"relation/{name}/{piece}"] for piece in ("indptr", "indices", "weights")))
+        for name in names
+    }
+    content = ContentSpace(arrays["content/idf_W"], arrays["content/projection_WE"])
+    statistics = ItemStatistics(
+        {name: arrays[f"statistics/{name}"] for name in config["statistics"]}, config["statistics_cut_us"]
+    )
+    sequence = None
+    if config["sequence"] is not None:
+        told = dict(config["sequence"])
+        n_items = told.pop("n_items")
+        net = SequenceNet(n_items, SequenceParams(**(told | {"loop": LoopParams(**told["loop"])})))
+        net.load_state_dict(part("sequence/"))
+        sequence = SequenceModel(net.eval())
+    knowledge = Knowledge(
+        items, CountingModel(relations, CountingParams(**config["counting"])), statistics, content,
+        content.vectors(items), sequence,
+    )  # fmt: skip
+    if list(feature_names(knowledge)) != config["features"]:
+        raise ValueError("the feature list differs from this code's: the model needs the code that it was made with")
+    hidden = RankerParams(hidden=tuple(config["ranker"]["hidden"]), cross_rank=config["ranker"]["cross_rank"])
+    ranker = RankerNet(len(config["features"]), hidden)
+    ranker.load_state_dict(part("ranker/"))
+    return HomepageModel(
+        knowledge, ranker.eval(), Calibration(**config["calibration"]), config["trained_until_us"],
+        RetrievalParams(**config["retrieval"]),
+    )  # fmt: skip
+
+
+def fit_simple(events: pa.Table, items: pa.Table) -> HomepageModel:
+    """A small model of everything in two tables, without a sequence network or a held-out slice: for quick looks."""
+    from models.examples import training_lists  # here, because examples build on this module
+    from models.ranker import train
+
+    table = ItemTable.from_arrow(items)
+    log = ActionLog.from_arrow(events, table.index, len(table))
+    until = int(log.time_us[-1]) + 1
+    cut = int(np.quantile(log.time_us, 0.7))
+    lists = training_lists(log, table, [cut], until, sequence=None)
+    net, _ = train(lists, RankerParams(loop=LoopParams(epochs=2)))
+    return HomepageModel(Knowledge.fit(log, table, until), net, Calibration(), until)
+
+
+def utc(microseconds: int) -> str:
+    """RFC 3339 in UTC."""
+    return dt.datetime.fromtimestamp(microseconds / 1e6, dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
