@@ -1,0 +1,249 @@
+"""From a checked request to the contract's answer, for every call; what was shown is logged on the way.
+
+Choices. Plain functions over the runtime, without a framework, so that tests and the command line call them too. The
+snapshot is taken once a request. A slate keeps the person's state as the ranker saw it, so that an explanation and a
+retrain see the same, and nothing has to be computed before somebody asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from features.errors import StoreError
+from models.history import UserState
+from models.policy.plackett_luce import utilities
+from serving import ads, catalogue, erasure, explanations, metrics, recommender, search
+from serving.contract import (
+    AdsRequest,
+    EventRow,
+    EventsRequest,
+    HomepageRequest,
+    ItemRowIn,
+    ItemsRequest,
+    SearchRequest,
+    check_event,
+    check_row,
+    format_time,
+)
+from serving.runtime import Runtime
+from serving.snapshot import Snapshot
+from serving.wire import Problem
+
+Json = dict[str, Any]
+WRITE_S = 10.0  # an event that is not on disk by then is refused
+
+
+def _ready(runtime: Runtime) -> Snapshot:
+    reason = None if runtime.draining else runtime.unready()
+    if reason or runtime.snapshot is None:
+        raise Problem(503, reason or "no model is ready")
+    return runtime.snapshot
+
+
+def _log_slate(runtime: Runtime, person: tuple[str | None, str], now_us: int, slate: Json) -> str:
+    """Log what is shown; the page comes even where that fails, and the loss is counted."""
+    request_id = runtime.signer.request_id()
+    try:
+        future = runtime.need_log().add_slate(request_id, now_us, *person, slate)
+        future.add_done_callback(lambda done: metrics.SLATES_LOST.inc() if done.exception() else None)
+    except StoreError:
+        metrics.SLATES_LOST.inc()
+    return request_id
+
+
+def _slate(now: Snapshot, surface: str, state: UserState, slots: Sequence[Sequence[Any]], **more: Any) -> Json:
+    """What the log keeps; a slot is (module, position, item, score, propensity, explored, sponsored)."""
+    known = explanations.keep_state(state, now.items.item_ids)
+    return {"surface": surface, "model_version": now.version, "slots": slots, "state": known, **more}
+
+
+def homepage(runtime: Runtime, request: HomepageRequest, now_us: int) -> Json:
+    """POST /v1/homepage."""
+    now = _ready(runtime)
+    state, stale = runtime.state(now, request.user_id, request.session_id, now_us)
+    page = recommender.page(now, state, request.exclude, request.page_size, now_us, np.random.default_rng())
+    fallback = page.fallback or ("stale" if stale else None)
+    ids = now.items.item_ids
+    slots = [(s.module, s.position, ids[s.item], s.score, s.propensity, s.explored, False) for s in page.slots]
+    slate = _slate(
+        now,
+        "home",
+        state,
+        slots,
+        platform=request.platform,
+        policy=page.policy,
+        fallback=fallback,
+        candidate_count=page.candidate_count,
+    )
+    request_id = _log_slate(runtime, (request.user_id, request.session_id), now_us, slate)
+    if fallback:
+        metrics.FALLBACKS.labels(fallback).inc()
+    for kind, count in page.hits.items():
+        metrics.RULES.labels(kind).inc(count)
+    for source, count in page.sources.items():
+        metrics.SOURCES.labels(source).inc(count)
+    return {
+        "request_id": request_id,
+        "model_version": now.version,
+        "policy": page.policy,
+        "fallback": fallback,
+        "modules": _modules(page, ids),
+    }
+
+
+def _modules(page: recommender.Page, ids: Sequence[str]) -> list[Json]:
+    modules: list[Json] = []
+    for slot in page.slots:
+        if not modules or modules[-1]["module"] != slot.module:
+            modules.append({"module": slot.module, "title": slot.title, "slots": []})
+        modules[-1]["slots"].append(
+            {
+                "position": slot.position,
+                "item_id": ids[slot.item],
+                "score": slot.score,
+                "propensity": slot.propensity,
+                "explored": slot.explored,
+                "sponsored": False,
+                "reason": page.reasons.get(slot.module),
+            }
+        )
+    return modules
+
+
+def events(runtime: Runtime, request: EventsRequest, now_us: int) -> Json:
+    """POST /v1/events: answers only after the rows are on disk; Problem 503 where they cannot be."""
+    rows: list[tuple[EventRow, bool]] = []
+    rejected: list[Json] = []
+    for index, value in enumerate(request.events):
+        row, reason = check_event(value, now_us)
+        if row is None:
+            rejected.append({"index": index, "detail": reason})
+        else:
+            rows.append((row, runtime.signer.verifies(row.request_id)))
+    accepted = duplicates = 0
+    if rows:
+        try:
+            done = runtime.need_log().append(rows, now_us).result(WRITE_S)
+        except (StoreError, TimeoutError) as error:
+            raise Problem(503, "the log cannot be written now; send the events again") from error
+        accepted, duplicates = done.accepted, done.duplicates
+        runtime.live.add([row for row, _ in rows], now_us)
+    for outcome, count in (("accepted", accepted), ("duplicate", duplicates), ("rejected", len(rejected))):
+        metrics.EVENTS.labels(outcome).inc(count)
+    return {"accepted": accepted, "duplicates": duplicates, "rejected": rejected}
+
+
+def find(runtime: Runtime, request: SearchRequest, now_us: int) -> Json:
+    """POST /v1/search."""
+    now = _ready(runtime)
+    state, stale = runtime.state(now, request.user_id, request.session_id, now_us)
+    index_C, relevance_C = now.search.find(request.query)
+    keep_C = now.available_I[index_C] & ~now.composer.rules.excluded_I[index_C]
+    index_C, relevance_C = index_C[keep_C], relevance_C[keep_C]
+    score_C = relevance_C
+    if now.model is not None and index_C.size:
+        person_C = np.asarray(now.model.score_items(state, now.model.as_of(now_us), index_C).score_C, dtype=np.float64)
+        score_C = search.personal_order(relevance_C, utilities(person_C), now.params.search_weight)
+    order = np.argsort(-score_C, kind="stable")[: request.limit]
+    results = [
+        {"position": place, "item_id": now.items.item_ids[index_C[at]], "score": float(score_C[at]), "propensity": 1.0}
+        for place, at in enumerate(order.tolist(), 1)
+    ]
+    slots = [("search", row["position"], row["item_id"], row["score"], 1.0, False, False) for row in results]
+    relevance = {now.items.item_ids[index_C[at]]: float(relevance_C[at]) for at in order.tolist()}
+    slate = _slate(now, "search", state, slots, policy="search", candidate_count=int(index_C.size), relevance=relevance)
+    slate["fallback"] = "stale" if stale else None
+    request_id = _log_slate(runtime, (request.user_id, request.session_id), now_us, slate)
+    return {"request_id": request_id, "model_version": now.version, "results": results}
+
+
+def place_ads(runtime: Runtime, request: AdsRequest, now_us: int) -> Json:
+    """POST /v1/ads."""
+    now = _ready(runtime)
+    state, _ = runtime.state(now, request.user_id, request.session_id, now_us)
+    places = {ad.item_id: now.items.index.get(ad.item_id) for ad in request.ads}
+    shown = {item: at for item, at in places.items() if at is not None and now.available_I[at]}
+    index_C = np.fromiter(shown.values(), dtype=np.int64, count=len(shown))
+    chance_C = np.full(index_C.size, 0.01)
+    if now.model is not None and index_C.size:
+        ranked = now.model.score_items(state, now.model.as_of(now_us), index_C)
+        chance_C = np.clip(np.asarray(ranked.p_click_C, dtype=np.float64), 1e-9, 1.0)
+    chances = dict(zip(shown, chance_C.tolist(), strict=True))
+    placed = ads.auction(request.ads, chances, request.slots, now.params.ads)
+    placements = [vars(placement) for placement in placed]
+    slots = [("sponsored", one.position, one.item_id, one.p_click, 1.0, False, True) for one in placed]
+    slate = _slate(now, "ads", state, slots, policy="auction", candidate_count=len(chances), fallback=None)
+    request_id = _log_slate(runtime, (request.user_id, request.session_id), now_us, slate)
+    return {"request_id": request_id, "placements": placements}
+
+
+def explain(runtime: Runtime, request_id: str, item_id: str, now_us: int) -> Json:
+    """GET /v1/explanations/{request_id}."""
+    found = None
+    if runtime.signer.verifies(request_id):
+        found = runtime.need_log().find_slate(request_id)
+    if found is None or found[3]["surface"] == "ads":
+        raise Problem(404, "no page or search of this request_id is kept")
+    served_us, _, _, slate = found
+    if now_us - served_us > runtime.params.explanation_hours * 3_600_000_000:
+        raise Problem(404, f"explanations are kept for {runtime.params.explanation_hours:g} h")
+    now = runtime.snapshot
+    model = runtime.models.get(slate["model_version"]) or (now.model if now else None)
+    if now is not None and now.version == slate["model_version"]:
+        model = now.model  # knows items that came after the training
+    explained = explanations.explain(model, slate, item_id, served_us)
+    if explained is None:
+        raise Problem(404, "this request did not show this item")
+    return explained
+
+
+def erase(runtime: Runtime, user_id: str, now_us: int) -> Json:
+    """DELETE /v1/users/{user_id}."""
+    erasure_id = erasure.request(runtime.need_log(), user_id, now_us)
+    runtime.erase_soon()
+    return {"erasure_id": erasure_id}
+
+
+def erasure_receipt(runtime: Runtime, erasure_id: str) -> Json:
+    """GET /v1/erasures/{erasure_id}."""
+    found = erasure.receipt(runtime.need_log(), erasure_id)
+    if found is None:
+        raise Problem(404, "no erasure has this id")
+    return found
+
+
+def put_items(runtime: Runtime, request: ItemsRequest, now_us: int) -> Json:
+    """PUT /v1/items: answers after the rows are on disk."""
+    rows: list[ItemRowIn] = []
+    rejected: list[Json] = []
+    for index, value in enumerate(request.items):
+        row, reason = check_row(ItemRowIn, value)
+        if row is None:
+            rejected.append({"index": index, "detail": reason})
+        else:
+            rows.append(row)
+    if rows:
+        seq = catalogue.put(runtime.need_log(), rows, now_us).result(WRITE_S)
+        runtime.refresh_stock(seq)
+    return {"accepted": len(rows), "rejected": rejected}
+
+
+def model_info(runtime: Runtime) -> Json:
+    """GET /v1/model."""
+    now = _ready(runtime)
+    told = dict(now.model.manifest) if now.model else {}
+    return {
+        "model_version": now.version,
+        "trained_from": _when(told.get("trained_from")),
+        "trained_until": _when(told.get("trained_until")),
+        "data_hash": str(told.get("data_hash") or "none"),
+        "verdict": told.get("verdict") or "none",
+        "metrics": told.get("metrics") or {"note": "no figures came with this model"},
+    }
+
+
+def _when(value: Any) -> str:
+    return format_time(value) if isinstance(value, int) else str(value or "none")

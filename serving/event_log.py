@@ -1,0 +1,175 @@
+"""The log of events and of slates: durable before the answer, each event_id once, readable by every worker.
+
+Choices. An event is accepted by the primary key of one table, so that ten identical batches at once, in ten
+processes, count once; ids are kept for good, which is more than the seven days asked. The order of arrival is the
+row's sequence number. A row is stored as it was sent (JSON), beside the few columns that a request looks at.
+Slates are one row a request with its slots as JSON, exported as one row a slot; they are committed in the background
+within milliseconds, and `find` waits for one that is known to exist because its id is signed.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from features.schema import Events
+from serving.contract import EventRow
+from serving.store import Store
+
+EVENTS_SCHEMA = """
+CREATE TABLE IF NOT EXISTS events (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT NOT NULL UNIQUE, received_us INTEGER NOT NULL,
+  event_time INTEGER NOT NULL, user_id TEXT, session_id TEXT, item_id TEXT, event_type TEXT NOT NULL,
+  quantity INTEGER, price REAL, verified INTEGER NOT NULL, row TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS events_user ON events (user_id, seq) WHERE user_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS events_session ON events (session_id, seq) WHERE session_id IS NOT NULL;
+CREATE TABLE IF NOT EXISTS items (item_id TEXT PRIMARY KEY, seq INTEGER NOT NULL, row TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS items_seq ON items (seq);
+CREATE TABLE IF NOT EXISTS erasures (erasure_id TEXT PRIMARY KEY, requested_us INTEGER NOT NULL, user_id TEXT,
+  steps TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS tombstones (kind TEXT NOT NULL, alias TEXT NOT NULL, erased_us INTEGER NOT NULL,
+  PRIMARY KEY (kind, alias));
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+SLATES_SCHEMA = """
+CREATE TABLE IF NOT EXISTS slates (
+  request_id TEXT PRIMARY KEY, served_us INTEGER NOT NULL, user_id TEXT, session_id TEXT, slate TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS slates_user ON slates (user_id) WHERE user_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS slates_session ON slates (session_id);
+CREATE INDEX IF NOT EXISTS slates_time ON slates (served_us);
+"""
+INSERT = f"""INSERT INTO events ({Events.EVENT_ID}, received_us, {Events.EVENT_TIME}, {Events.USER_ID},
+  {Events.SESSION_ID}, {Events.ITEM_ID}, {Events.EVENT_TYPE}, {Events.QUANTITY}, {Events.PRICE}, verified, row)
+  VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT ({Events.EVENT_ID}) DO NOTHING"""  # noqa: S608 - column names of the schema
+LIVE = "seq, event_id, item_id, event_type, event_time, session_id, quantity, price, received_us"
+
+
+@dataclass(frozen=True)
+class LiveEvent:
+    """What a request needs of an accepted event."""
+
+    seq: int
+    event_id: str
+    item_id: str
+    event_type: str
+    time_us: int
+    session_id: str | None
+    quantity: float
+    price: float
+    received_us: int
+
+
+def live_event(values: Sequence[Any]) -> LiveEvent:
+    """From the columns of LIVE; a missing quantity is one, a missing price is nan."""
+    seq, event_id, item, kind, when, session, quantity, price, received = values
+    price = float("nan") if price is None else float(price)
+    return LiveEvent(seq, event_id, item, kind, when, session, float(quantity or 1), price, received)
+
+
+def encode(document: Any) -> str:
+    """JSON text; whatever a client sent as an extra field can be kept."""
+    try:
+        return orjson.dumps(document).decode()
+    except TypeError:
+        return json.dumps(document, ensure_ascii=True)  # lone surrogates, numbers beyond 64 bits
+
+
+@dataclass(frozen=True)
+class Appended:
+    """What became of a batch."""
+
+    accepted: int
+    duplicates: int
+
+
+class EventLog:
+    """Events, catalogue changes and erasures (durable), and slates (soon durable), under HOMERANKER_HOME/log."""
+
+    def __init__(self, home: Path) -> None:
+        self.store = Store(home / "log" / "events.db", EVENTS_SCHEMA)
+        self.slates = Store(home / "log" / "slates.db", SLATES_SCHEMA, durable=False)
+
+    def close(self) -> None:
+        """Commit what waits."""
+        self.slates.close()
+        self.store.close()
+
+    def append(self, rows: Sequence[tuple[EventRow, bool]], received_us: int) -> Future[Appended]:
+        """Rows, each with whether its request_id was signed here; the future ends after the fsync."""
+        values = [_values(row, verified, received_us) for row, verified in rows]
+
+        def job(connection: sqlite3.Connection) -> Appended:
+            before = connection.total_changes
+            connection.executemany(INSERT, values)
+            accepted = connection.total_changes - before
+            return Appended(accepted, len(values) - accepted)
+
+        return self.store.submit(job)
+
+    def live(self, user_id: str | None, session_id: str | None, limit: int) -> list[LiveEvent]:
+        """The newest events of this person, in order of arrival: the user's, and those of the session alone."""
+        found: dict[int, LiveEvent] = {}
+        newest = f"AND item_id IS NOT NULL ORDER BY seq DESC LIMIT {limit:d}"
+        if user_id is not None:
+            sql = f"SELECT {LIVE} FROM events WHERE user_id = ? {newest}"  # noqa: S608 - constants
+            found.update((row[0], live_event(row)) for row in self.store.read(sql, (user_id,)))
+        if session_id is not None:
+            whose = "AND user_id IS NULL" if user_id is not None else ""
+            sql = f"SELECT {LIVE} FROM events WHERE session_id = ? {whose} {newest}"  # noqa: S608 - constants
+            found.update((row[0], live_event(row)) for row in self.store.read(sql, (session_id,)))
+        return [found[seq] for seq in sorted(found)][-limit:]
+
+    def add_slate(
+        self, request_id: str, served_us: int, user_id: str | None, session_id: str, slate: Any
+    ) -> Future[Any]:
+        """Log what was shown; ends within milliseconds, also when nobody waits."""
+        values = (request_id, served_us, user_id, session_id, encode(slate))
+        sql = "INSERT OR IGNORE INTO slates VALUES (?,?,?,?,?)"
+        return self.slates.submit(lambda connection: connection.execute(sql, values) and None)
+
+    def find_slate(self, request_id: str, wait_s: float = 1.0) -> tuple[int, str | None, str, Any] | None:
+        """(served_us, user_id, session_id, slate) of a signed id; waits a moment for one that is being written."""
+        end = time.monotonic() + wait_s
+        sql = "SELECT served_us, user_id, session_id, slate FROM slates WHERE request_id = ?"
+        while True:
+            rows = self.slates.read(sql, (request_id,))
+            if rows:
+                served, user, session, slate = rows[0]
+                return served, user, session, json.loads(slate)
+            if time.monotonic() >= end:
+                return None
+            time.sleep(0.01)
+
+    def fact(self, name: str) -> str | None:
+        """A remembered fact, such as which model served last."""
+        rows = self.store.read("SELECT value FROM facts WHERE name = ?", (name,))
+        return rows[0][0] if rows else None
+
+    def remember(self, name: str, value: str) -> None:
+        """Keep a fact."""
+        sql = "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+        self.store.write(lambda connection: connection.execute(sql, (name, value)) and None)
+
+
+def _values(row: EventRow, verified: bool, received_us: int) -> tuple[Any, ...]:
+    return (
+        row.event_id,
+        received_us,
+        row.event_time,
+        row.user_id,
+        row.session_id,
+        row.item_id,
+        row.event_type,
+        row.quantity,
+        row.price,
+        int(verified),
+        encode(row.model_dump()),
+    )

@@ -1,0 +1,79 @@
+"""Why an item was shown: from what was logged for that request, computed when somebody asks.
+
+Choices. The slate keeps the person's state as numbers with item ids, not model indices, so that it can be read under
+a later catalogue; the score is the logged one. Causes are only ever items that this state holds, so a stranger gets
+none. Where the model that served is gone (a restart after a promotion) the one that serves now weighs the causes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from models.history import UserState
+from models.homepage import HomepageModel
+from serving.recommender import touched
+
+
+def keep_state(state: UserState, item_ids: Sequence[str]) -> dict[str, Any]:
+    """A state as JSON; empty for a stranger."""
+    if state.is_stranger:
+        return {}
+    return {
+        "items": [item_ids[at] for at in state.item_P.tolist()],
+        "types": state.type_P.tolist(),
+        "counts": state.count_P.tolist(),
+        "quantities": state.quantity_P.tolist(),
+        "first": state.first_us_P.tolist(),
+        "last": state.last_us_P.tolist(),
+        "live": state.session_P.tolist(),
+        "sessions": state.n_sessions,
+        "since": state.first_us,
+    }
+
+
+def read_state(kept: dict[str, Any], index: dict[str, int]) -> UserState:
+    """The state again, for this catalogue."""
+    if not kept:
+        return UserState.build(None, [], index)
+    places = [index.get(item, -1) for item in kept["items"]]
+    keep_P = np.asarray(places, dtype=np.int64) >= 0
+    last_us_P = np.asarray(kept["last"], dtype=np.int64)[keep_P]
+    return UserState(
+        item_P=np.asarray(places, dtype=np.int64)[keep_P],
+        type_P=np.asarray(kept["types"], dtype=np.int64)[keep_P],
+        count_P=np.asarray(kept["counts"], dtype=np.float64)[keep_P],
+        quantity_P=np.asarray(kept["quantities"], dtype=np.float64)[keep_P],
+        first_us_P=np.asarray(kept["first"], dtype=np.int64)[keep_P],
+        last_us_P=last_us_P,
+        session_P=np.asarray(kept["live"], dtype=np.bool_)[keep_P],
+        n_sessions=float(kept["sessions"]),
+        first_us=int(kept["since"]),
+        last_us=int(last_us_P.max(initial=0)),
+    )
+
+
+def explain(model: HomepageModel | None, slate: dict[str, Any], item_id: str, served_us: int) -> dict[str, Any] | None:
+    """The contract's explanation; None where the slate did not show the item."""
+    slot = next((slot for slot in slate["slots"] if slot[2] == item_id), None)
+    if slot is None:
+        return None
+    because: list[dict[str, Any]] = []
+    features: list[dict[str, Any]] = []
+    relevance = slate.get("relevance", {}).get(item_id)
+    if relevance is not None:
+        features.append({"name": "text_relevance", "value": relevance, "contribution": relevance})
+    at = model.items.index.get(item_id) if model else None
+    if model is not None and at is not None:
+        state, as_of = read_state(slate["state"], model.items.index), model.as_of(served_us)
+        own = {model.items.item_ids[item] for item in touched(state)}
+        for cause in [] if state.is_stranger else model.because(state, at, as_of):
+            if cause.item_id in own:
+                row = {"item_id": cause.item_id, "event_type": cause.event_type, "weight": float(cause.weight)}
+                because.append(row)
+        for part in model.contributions(state, at, as_of):
+            value, share = (float(np.nan_to_num(number)) for number in (part.value, part.contribution))
+            features.append({"name": part.name, "value": value, "contribution": share})
+    return {"item_id": item_id, "score": slot[3], "because": because, "features": features}

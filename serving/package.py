@@ -1,0 +1,219 @@
+"""From a model directory to a Bento directory, and from a Bento to a running service. EDGE: BentoML.
+
+Choices. The Bento is laid out by us instead of by `bentoml build`, because the latter stamps times, machine and
+package versions of the builder into it: here the same input gives the same bytes, and the version is the hash of the
+content. It holds the packages that serve (serving, models, features), the model and its settings; nothing of
+training data, flows or tests. `bentoml serve DIR` runs it as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from features.errors import ArtifactError, UsageError
+from serving.params import SETTINGS_FILE
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("features", "models", "serving")
+TYPES = frozenset({".py", ".html", ".css", ".js", ".gz", ".svg", ".yaml"})
+NAMES = frozenset({"LICENSE", "NOTICE"})
+START_S = 120.0
+
+
+def _sources() -> Iterator[tuple[str, Path]]:
+    """(path inside the Bento, file) of the code that serves, sorted."""
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*")):
+            if path.is_file() and (path.suffix in TYPES or path.name in NAMES):
+                yield path.relative_to(ROOT).as_posix(), path
+
+
+def _digest(files: Mapping[str, bytes]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(f"{name}\0{len(files[name])}\0".encode())
+        digest.update(files[name])
+    return digest.hexdigest()[:16]
+
+
+def build_bento(model_dir: Path, out: Path, *, version: str = "", settings: Mapping[str, Any] | None = None) -> Path:
+    """Write the Bento of a model to `out` (replaced whole) and return it.
+
+    `version` names the model in the Bento's labels; the Bento's own version is the hash of its content. The same
+    input gives the same bytes. Raises ArtifactError where the model is missing.
+    """
+    if not (model_dir / "digest.json").is_file():
+        raise ArtifactError(f"{model_dir}: no model to package (digest.json is missing); run `homeranker retrain`")
+    files = {f"src/{name}": path.read_bytes() for name, path in _sources()}
+    for path in sorted(model_dir.iterdir()):
+        if path.is_file():
+            files[f"src/model/{path.name}"] = path.read_bytes()
+    if settings:
+        files[f"src/model/{SETTINGS_FILE}"] = json.dumps(settings, sort_keys=True, indent=1).encode()
+    lock = ROOT / "requirements.lock"
+    files["env/python/requirements.txt"] = lock.read_bytes() if lock.is_file() else b""
+    files["bento.yaml"] = _manifest(_digest(files), version)
+    draft = Path(tempfile.mkdtemp(prefix=".bento-", dir=_made(out.parent)))
+    for name, content in files.items():
+        _made((draft / name).parent)
+        (draft / name).write_bytes(content)
+    if out.exists():
+        shutil.rmtree(out)
+    draft.chmod(0o755)
+    draft.rename(out)
+    return out
+
+
+def _made(directory: Path) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def _manifest(digest: str, model_version: str) -> bytes:
+    """bento.yaml as BentoML 1.4 reads it, with a fixed creation time."""
+    document = {
+        "service": "serving.service:Homeranker",
+        "name": "homeranker",
+        "version": digest,
+        "bentoml_version": "1.4.39",
+        "creation_time": "1970-01-01T00:00:00+00:00",
+        "labels": {"model_version": model_version},
+        "models": [],
+        "entry_service": "homeranker",
+        "services": [{"name": "homeranker", "service": "", "models": [], "dependencies": [], "config": {}}],
+        "envs": [],
+        "schema": {},
+        "args": {},
+        "spec": 1,
+        "runners": [],
+        "apis": [],
+        "docker": {"distro": "debian", "python_version": "3.11"},
+        "python": {"requirements_txt": "./env/python/requirements.txt", "lock_packages": False},
+        "conda": {},
+    }
+    return yaml.safe_dump(document, sort_keys=True).encode()
+
+
+def command(bento: Path, host: str, port: int) -> list[str]:
+    """The command that serves a Bento directory."""
+    return [sys.executable, "-m", "bentoml", "serve", str(bento), "--host", host, "--port", str(port)]
+
+
+def environment(home: Path, *, workers: int = 1, fallback: bool = False, **more: str) -> dict[str, str]:
+    """Variables of a serving process."""
+    return {
+        **os.environ,
+        "BENTOML_DO_NOT_TRACK": "1",
+        "BENTOML_HOME": str(home / "bentoml"),
+        "PROMETHEUS_MULTIPROC_DIR": "",
+        "HOMERANKER_HOME": str(home),
+        "HOMERANKER_WORKERS": str(workers),
+        "HOMERANKER_FALLBACK": "1" if fallback else "0",
+        "OMP_NUM_THREADS": "1",
+        **more,
+    }
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def serve(bento_or_model: Path, home: Path, host: str, port: int, workers: int = 1, fallback: bool = False) -> int:
+    """Serve a Bento, or a model with this checkout's code, until SIGTERM or SIGINT; returns the exit status.
+
+    Without HOMERANKER_API_KEYS only 127.0.0.1 is served, whatever `host` says: UsageError.
+    """
+    if not os.environ.get("HOMERANKER_API_KEYS") and host not in ("127.0.0.1", "localhost", "::1"):
+        raise UsageError(f"--host {host} needs keys: set HOMERANKER_API_KEYS, or serve on 127.0.0.1")
+    host = "127.0.0.1" if host == "localhost" else host
+    bento = bento_or_model
+    if not (bento_or_model / "bento.yaml").is_file():
+        bento = build_bento(bento_or_model, home / "bentos" / "served")
+    process = subprocess.Popen(command(bento, host, port), env=environment(home, workers=workers, fallback=fallback))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: process.send_signal(signal.SIGTERM))
+    return process.wait()
+
+
+@contextmanager
+def served(
+    bento: Path, home: Path, *, workers: int = 1, fallback: bool = False, ready: bool = True, **more: str
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A Bento in a process of its own on a free port: (base URL, process); ended with SIGTERM."""
+    port = free_port()
+    _made(home)
+    log = (home / "serve.log").open("ab")
+    variables = environment(home, workers=workers, fallback=fallback, **more)
+    process = subprocess.Popen(command(bento, "127.0.0.1", port), env=variables, stdout=log, stderr=log)
+    try:
+        base = f"http://127.0.0.1:{port}"
+        wait_for(base, process, "/readyz" if ready else "/livez")
+        yield base, process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        log.close()
+
+
+def wait_for(base: str, process: subprocess.Popen[bytes], path: str) -> None:
+    """Wait until the path answers 200; ArtifactError where the process ends or the time is up."""
+    end = time.monotonic() + START_S
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            with urllib.request.urlopen(base + path, timeout=2) as answer:  # noqa: S310 - our own http URL
+                if answer.status == 200:
+                    return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise ArtifactError(f"the service did not answer {path} (exit status {process.poll()}); see serve.log in its home")
+
+
+def ask(base: str, path: str, body: Any) -> dict[str, Any]:
+    """POST JSON, get JSON."""
+    key = (os.environ.get("HOMERANKER_API_KEYS") or "").replace(",", " ").split()
+    headers = {"content-type": "application/json", **({"authorization": f"Bearer {key[0]}"} if key else {})}
+    request = urllib.request.Request(base + path, json.dumps(body).encode(), headers)  # noqa: S310 - our own URL
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - our own http URL
+        found: dict[str, Any] = json.loads(answer.read())
+        return found
+
+
+def smoke(bento: Path, home: Path, users: Sequence[str]) -> dict[str, Any]:
+    """Start the Bento, ask for a page for a stranger and for each user, stop it; ArtifactError where a page is bad."""
+    started = time.monotonic()
+    with served(bento, home) as (base, _):
+        ready_s = time.monotonic() - started
+        pages = {}
+        for user in (None, *users):
+            page = ask(base, "/v1/homepage", {"session_id": "smoke", "user_id": user})
+            slots = [slot for module in page["modules"] for slot in module["slots"]]
+            if not slots or page["fallback"] is not None:
+                raise ArtifactError(
+                    f"smoke: a page has {len(slots)} slots and fallback {page['fallback']}; see serve.log"
+                )
+            pages[user or "stranger"] = [slot["item_id"] for slot in slots]
+    return {"ready_s": round(ready_s, 2), "model_version": page["model_version"], "pages": pages}

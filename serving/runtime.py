@@ -1,0 +1,270 @@
+"""The life of one worker: what it holds, what it watches, how it starts and ends.
+
+Choices. Everything that may be missing is optional and looked for again every few seconds: the log on disk, the
+champion, the rules file. So a broken part degrades the page (`fallback`) and recovers alone, and no order of start
+matters. One watcher thread does all background work; requests only ever read `snapshot`, which is swapped whole.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from features.errors import ArtifactError, HomerankerError, StoreError, UsageError
+from models.history import UserState
+from models.homepage import HomepageModel
+from models.rules import Rules, load_rules
+from serving import catalogue, erasure, metrics, recommender, snapshot
+from serving.contract import now_us
+from serving.event_log import EventLog
+from serving.online import OnlineHistory
+from serving.params import Environment, ServingParams, load_settings
+from serving.session import LiveState, RedisSessions
+from serving.snapshot import Snapshot
+from serving.tokens import Signer, read_secret
+
+CHAMPION = Path("registry") / "champion"
+RULES_FILE = "rules.yaml"
+KEPT_MODELS = 3  # older models that explanations of their pages still use
+RULES_AGE_US = 3_600_000_000  # "new for 30 days" is compiled again after an hour
+WARM_UP = 8
+
+logger = logging.getLogger("homeranker")
+
+
+class Runtime:
+    """State of one worker; thread-safe because what requests read is immutable and swapped."""
+
+    def __init__(self, environment: Environment, bundled: Path | None) -> None:
+        self.environment, self._bundled = environment, bundled
+        self.home = environment.home
+        self.params = load_settings(bundled) if bundled else ServingParams()
+        if environment.drain_s is not None:
+            self.params = replace(self.params, drain_s=environment.drain_s)
+        self.keys, self.rate_per_key = environment.keys, self.params.rate_per_key
+        self.concurrency = self.params.concurrency
+        self.signer = self._make_signer()
+        self.log: EventLog | None = None
+        self.snapshot: Snapshot | None = None
+        self.models: dict[str, HomepageModel] = {}
+        shared = RedisSessions(environment.redis_url, self.params.live_events) if environment.redis_url else None
+        self.live = LiveState(shared, self.params.live_events)
+        self.online = OnlineHistory(self.home)
+        self.draining = False
+        self._champion: tuple[Path, str] | None = None
+        self._refused: str | None = None
+        self._rules_seen: float | None = None
+        self._end, self._wake = threading.Event(), threading.Event()
+        self._swap = threading.Lock()
+        self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
+
+    def _make_signer(self) -> Signer:
+        try:
+            return Signer(read_secret(self.home))
+        except StoreError as error:
+            logger.error("%s Request ids of this process cannot be checked by others.", error)
+            return Signer(secrets.token_bytes(32))
+
+    # ------------------------------------------------------------ start and end
+
+    def start(self) -> None:
+        """Open the log, load and warm the model, then watch; a missing part is looked for again later."""
+        self._open_log()
+        self._look_for_model()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish the background work; what waits for the log is committed."""
+        self._end.set()
+        self._wake.set()
+        self._thread.join(timeout=10)
+        if self.log is not None:
+            self.log.close()
+
+    def unready(self) -> str | None:
+        """Why no traffic should come now."""
+        if self.draining:
+            return "the service is draining"
+        if self.snapshot is None:
+            return "no model is ready; promote a run, or start with --fallback"
+        return None
+
+    # ------------------------------------------------------------ what requests use
+
+    def need_log(self) -> EventLog:
+        """The log, or StoreError."""
+        if self.log is None:
+            raise StoreError("the log cannot be opened; is HOMERANKER_HOME writable?")
+        return self.log
+
+    def state(self, now: Snapshot, user_id: str | None, session_id: str, at_us: int) -> tuple[UserState, bool]:
+        """What is known of this person, and whether a source of it failed; nothing for a user without consent."""
+        if not now.may_personalize(user_id):
+            return UserState.build(None, [], now.items.index), False
+        events, stale = self.live.events(self.log, user_id, session_id)
+        row, missing = self.online.row(user_id, at_us)
+        actions = self.online.newer(row, events)
+        if events:
+            metrics.LAG.set(max(0.0, (at_us - events[-1].received_us) / 1e6))
+        return UserState.build(row, actions, now.items.index, session_id), stale or missing
+
+    def refresh_stock(self, seq: int) -> None:
+        """Make this worker's own catalogue change hold at once; new texts follow from the watcher."""
+        with self._swap:
+            if self.snapshot is not None and self.log is not None and seq > self.snapshot.item_seq:
+                changed = catalogue.changes(self.log, self.snapshot.item_seq)
+                self.snapshot = snapshot.stock_changed(self.snapshot, changed)
+        self._wake.set()
+
+    def erase_soon(self) -> None:
+        """Have the watcher take up pending erasures now."""
+        self._wake.set()
+
+    # ------------------------------------------------------------ background
+
+    def _watch(self) -> None:
+        last = 0.0
+        while not self._end.is_set():
+            self._wake.wait(self.params.refresh_s)
+            self._wake.clear()
+            due = time.monotonic() - last >= self.params.watch_s
+            for task in (self._refresh_items, self._erase, *((self._open_log, self._look_for_model) if due else ())):
+                try:
+                    task()
+                except HomerankerError as error:
+                    logger.warning("%s: %s", task.__name__.strip("_"), error)
+                except Exception as error:  # the watcher must outlive any fault; it is logged with its trace
+                    logger.exception("%s failed", task.__name__.strip("_"), exc_info=error)
+            last = time.monotonic() if due else last
+
+    def _open_log(self) -> None:
+        if self.log is None:
+            try:
+                self.log = EventLog(self.home)
+            except StoreError as error:
+                logger.warning("%s", error)
+
+    def _refresh_items(self) -> None:
+        held = self.snapshot
+        if self.log is None or held is None:
+            return
+        changed = catalogue.changes(self.log, held.item_seq)
+        if not changed:
+            return
+        more = any(snapshot.needs_more(held, patch) for patch in changed)
+        with self._swap:
+            current = snapshot.stock_changed(self.snapshot or held, changed)
+            self.snapshot = current if more else replace(current, item_seq=changed[-1].seq)
+        if more:
+            self._install(self._base_model())
+
+    def _base_model(self) -> HomepageModel | None:
+        return self.models.get(self.snapshot.version) if self.snapshot else None
+
+    def _install(self, model: HomepageModel | None) -> None:
+        """Build and warm a snapshot of this model with the whole catalogue, then swap it in."""
+        patches = catalogue.changes(self.log, 0) if self.log else []
+        counts = self._counts() if model is None else None
+        rules = self._rules()
+        made = snapshot.build(model, patches, rules, self.params, now_us(), counts)
+        self._warm(made)
+        with self._swap:
+            self.snapshot = made
+        if model is not None:
+            self.models[model.version] = model
+            while len(self.models) > KEPT_MODELS:
+                del self.models[next(iter(self.models))]
+        metrics.MODEL.labels(made.version).set(1)
+
+    def _counts(self) -> dict[str, int]:
+        if self.log is None:
+            return {}
+        sql = "SELECT item_id, COUNT(*) FROM events WHERE item_id IS NOT NULL GROUP BY item_id"
+        return dict(self.log.store.read(sql))
+
+    def _warm(self, made: Snapshot) -> None:
+        """Answer what the last visitors asked, and a stranger, before the first request does."""
+        people: list[tuple[str | None, str]] = [(None, "")]
+        if self.log is not None:
+            sql = "SELECT user_id, COALESCE(session_id, '') FROM slates ORDER BY served_us DESC LIMIT ?"
+            people += [(user, session) for user, session in self.log.slates.read(sql, (WARM_UP,))]
+        rng = np.random.default_rng()
+        for user, session in people:
+            state, _ = self.state(made, user, session, now_us())
+            page = recommender.page(made, state, [], 24, now_us(), rng)
+            if made.model is not None and page.fallback:
+                raise ArtifactError(f"model {made.version} cannot rank; it is not taken up, the one before serves on")
+
+    def _rules(self) -> Rules:
+        """The rules file; where it is wrong the rules that serve stay."""
+        path = self.home / RULES_FILE
+        self._rules_seen = path.stat().st_mtime if path.exists() else None
+        try:
+            return load_rules(path)
+        except UsageError as error:
+            logger.error("%s The rules before stay in force.", error)
+            return self.snapshot.rules if self.snapshot else Rules()
+
+    def _look_for_model(self) -> None:
+        """Take up another champion, a changed rules file, or the first model there is."""
+        directory, why = self._wanted_model()
+        held = self.snapshot
+        if directory is not None and (directory, why) != self._champion and f"{directory} {why}" != self._refused:
+            self._load(directory, why)
+        elif held is None and self.environment.fallback:
+            self._install(None)
+        elif held is not None:
+            path = self.home / RULES_FILE
+            seen = path.stat().st_mtime if path.exists() else None
+            if seen != self._rules_seen or now_us() - held.made_us > RULES_AGE_US:
+                renewed = snapshot.with_rules(held, self._rules(), now_us())
+                with self._swap:
+                    if self.snapshot is not None:
+                        self.snapshot = replace(self.snapshot, rules=renewed.rules, composer=renewed.composer)
+
+    def _load(self, directory: Path, why: str) -> None:
+        try:
+            model = HomepageModel.load(directory)
+            self._install(model)
+        except (HomerankerError, OSError, ValueError, KeyError) as error:
+            metrics.SWAPS.labels("refused").inc()
+            self._refused = f"{directory} {why}" if self.snapshot else None
+            logger.error("model at %s is refused: %s", directory.name, error)
+            return
+        metrics.SWAPS.labels("taken").inc()
+        self._champion, self._refused = (directory, why), None
+        if self.log is not None:
+            self.log.remember("model_dir", str(directory))
+
+    def _wanted_model(self) -> tuple[Path | None, str]:
+        """The registered champion's folder and name, else the bundled one."""
+        path = self.home / CHAMPION
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+            directory = Path(told["model_dir"])
+            return directory if directory.is_absolute() else self.home / directory, str(told["version"])
+        except FileNotFoundError:
+            return self._bundled, "bundled"
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(f"{path}: no champion can be read from it: {error!r}") from error
+
+    def _erase(self) -> None:
+        if self.log is None:
+            return
+        for erasure_id in erasure.pending(self.log):
+            time.sleep(0.2)  # pages served a moment ago are being logged
+            erasure.perform(self.log, self.signer, erasure_id, self._forget_live, self._forget_online)
+
+    def _forget_live(self, user_id: str, sessions: list[str]) -> None:
+        if self.live.shared is not None:
+            self.live.shared.forget(user_id, sessions)
+
+    def _forget_online(self, user_id: str, sessions: list[str]) -> None:
+        self.online.forget(user_id)

@@ -1,0 +1,108 @@
+"""The Bento service: one ASGI application under Bento's server, wrapped by our edge. EDGE: BentoML.
+
+Choices. One service, JSON only, no inner services. Bento starts and supervises the workers, shares the socket and
+gathers metrics; its access log and request metrics are off, because they hold raw paths and so user ids. SIGTERM is
+taken before uvicorn sees it: /readyz says 503 for `drain_s`, then the server ends as usual, so that no balancer sends
+a request to a closed socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker is one core; more threads only wait for each other
+
+import bentoml
+from starlette.applications import Starlette
+from starlette.types import Receive, Scope, Send
+
+from serving.api import Api, application
+from serving.edge import Edge
+from serving.params import from_environment
+from serving.runtime import Runtime
+
+ENVIRONMENT = from_environment()
+BUNDLED = Path(__file__).resolve().parent.parent / "model"
+
+
+class _Front:
+    """The application of this worker; it exists once the service has started."""
+
+    api: Api | None = None
+    app: Starlette | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.app is not None:
+            await self.app(scope, receive, send)
+
+
+front = _Front()
+
+
+def gate() -> Runtime | None:
+    """What the edge asks."""
+    return front.api.runtime if front.api else None
+
+
+def _logging() -> None:
+    """One JSON line a request on stderr where HOMERANKER_ACCESS_LOG=1; faults always."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter('{"time": "%(asctime)s", "logger": "%(name)s", "message": %(message)r}'))
+    logger = logging.getLogger("homeranker")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.INFO if os.environ.get("HOMERANKER_ACCESS_LOG") == "1" else logging.WARNING)
+
+
+@bentoml.service(
+    name="homeranker",
+    workers=ENVIRONMENT.workers,
+    traffic={"timeout": 3600},  # our own limits answer sooner, and as problems
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+    http={"host": "0.0.0.0" if ENVIRONMENT.keys else "127.0.0.1"},  # noqa: S104 - only with keys
+)
+@bentoml.asgi_app(front, path="/")
+class Homeranker:
+    """Personal homepages for a shop."""
+
+    @bentoml.on_startup  # type: ignore[untyped-decorator]
+    async def begin(self) -> None:
+        """Load and warm everything before the first request."""
+        _logging()
+        sys.setswitchinterval(0.001)  # the event loop must not wait 5 ms for a page under way
+        bundled = Path(os.environ.get("HOMERANKER_MODEL") or BUNDLED)
+        runtime = Runtime(ENVIRONMENT, bundled if bundled.is_dir() else None)
+        runtime.start()
+        api = Api(runtime)
+        front.app, front.api = application(api), api
+        _drain_first(runtime)
+
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
+    async def end(self) -> None:
+        """Write what waits."""
+        if front.api is not None:
+            front.api.close()
+            front.api.runtime.stop()
+
+
+def _drain_first(runtime: Runtime) -> None:
+    """Answer SIGTERM with an unready /readyz first, and pass it on to the server `drain_s` later."""
+    passed_on = signal.getsignal(signal.SIGTERM)
+    loop = asyncio.get_running_loop()
+
+    def drain(number: int, frame: FrameType | None) -> None:
+        if not runtime.draining and callable(passed_on):
+            runtime.draining = True
+            loop.call_soon_threadsafe(loop.call_later, runtime.params.drain_s, passed_on, number, None)
+
+    signal.signal(signal.SIGTERM, drain)
+
+
+Homeranker.add_asgi_middleware(Edge, gate=gate)  # type: ignore[attr-defined]

@@ -1,0 +1,129 @@
+"""What a person did a moment ago: read from the log that every worker of this machine shares, and from Redis.
+
+Choices. The event log is the truth of one machine: an indexed read of the newest rows takes well under a
+millisecond, needs no cache and so nothing to invalidate. Redis (HOMERANKER_REDIS_URL) adds what other machines
+accepted; both are merged by event_id, so an empty or restarted Redis loses nothing. Redis that fails or is slow is
+left alone for two seconds and the page says `stale`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from features.errors import StoreError
+from serving.contract import EventRow
+from serving.event_log import EventLog, LiveEvent
+
+KEEP_S = 7 * 86_400
+TIMEOUT_S = 0.05
+REST_S = 2.0  # how long a failing Redis is left alone
+
+logger = logging.getLogger("homeranker.session")
+
+
+class RedisSessions:
+    """The newest events of users and sessions in Redis lists, newest first."""
+
+    def __init__(self, url: str, keep: int) -> None:
+        self._redis: redis.Redis = redis.Redis.from_url(
+            url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0)
+        )
+        self._keep, self._resting_until = keep, 0.0
+
+    def _guarded(self, pipeline: Any) -> list[Any]:
+        """Run a pipeline; StoreError where Redis fails, at once while it rests."""
+        if time.monotonic() < self._resting_until:
+            raise StoreError("Redis failed a moment ago and is left alone")
+        try:
+            results: list[Any] = pipeline.execute()
+            return results
+        except (redis.RedisError, OSError) as error:
+            self._resting_until = time.monotonic() + REST_S
+            raise StoreError(f"Redis: {type(error).__name__}; is HOMERANKER_REDIS_URL right and Redis up?") from error
+
+    def add(self, rows: Sequence[EventRow], received_us: int) -> None:
+        """Put accepted events in front of their lists; an event may come twice, readers merge by event_id."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for row in rows:
+            if row.item_id is None:
+                continue
+            told = [row.event_id, row.item_id, row.event_type, row.event_time, row.session_id, row.quantity, row.price]
+            text = json.dumps([*told, received_us, row.user_id])
+            for key in _keys(row.user_id, row.session_id):
+                pipeline.lpush(key, text)
+                pipeline.ltrim(key, 0, self._keep - 1)
+                pipeline.expire(key, KEEP_S)
+        self._guarded(pipeline)
+
+    def read(self, user_id: str | None, session_id: str | None) -> list[LiveEvent]:
+        """Events of this person, oldest first; those of the session only where they are nobody else's."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for key in _keys(user_id, session_id):
+            pipeline.lrange(key, 0, self._keep - 1)
+        found: dict[str, LiveEvent] = {}
+        for texts in self._guarded(pipeline):
+            for text in reversed(texts):
+                event_id, item, kind, when, session, quantity, price, received, whose = json.loads(text)
+                if whose is None or user_id is None or whose == user_id:
+                    price = math.nan if price is None else float(price)
+                    event = LiveEvent(0, event_id, item, kind, when, session, float(quantity or 1), price, received)
+                    found.setdefault(event_id, event)
+        return list(found.values())
+
+    def forget(self, user_id: str, sessions: Sequence[str]) -> None:
+        """Delete a user's list and those of their sessions."""
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.delete(f"hr:u:{user_id}")
+        for session in sessions:
+            pipeline.delete(f"hr:s:{session}")
+        self._guarded(pipeline)
+
+
+def _keys(user_id: str | None, session_id: str | None) -> list[str]:
+    given = (("u", user_id), ("s", session_id))
+    return [f"hr:{kind}:{value}" for kind, value in given if value is not None]
+
+
+class LiveState:
+    """The newest events of a person from all sources, and whether a source was missing."""
+
+    def __init__(self, shared: RedisSessions | None, limit: int) -> None:
+        self.shared, self._limit = shared, limit
+
+    def events(self, log: EventLog | None, user_id: str | None, session_id: str) -> tuple[list[LiveEvent], bool]:
+        """(events in order of arrival, True where a source failed)."""
+        stale = log is None
+        found: list[LiveEvent] = []
+        if log is not None:
+            try:
+                found = log.live(user_id, session_id, self._limit)
+            except StoreError as error:
+                logger.warning("live events cannot be read: %s", error)
+                stale = True
+        if self.shared is not None:
+            try:
+                known = {event.event_id for event in found}
+                others = [event for event in self.shared.read(user_id, session_id) if event.event_id not in known]
+                if others:
+                    found = sorted(found + others, key=lambda event: event.received_us)[-self._limit :]
+            except StoreError as error:
+                logger.warning("%s", error)
+                stale = True
+        return found, stale
+
+    def add(self, rows: Sequence[EventRow], received_us: int) -> None:
+        """Tell other machines; the log already holds the events, so a failure costs freshness only."""
+        if self.shared is not None:
+            try:
+                self.shared.add(rows, received_us)
+            except StoreError as error:
+                logger.warning("%s", error)

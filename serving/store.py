@@ -1,0 +1,126 @@
+"""SQLite as the service's store on disk: opening, and one writer thread a process that commits in groups.
+
+Choices. SQLite in WAL mode, because many workers and a command line may read and write it at once, it survives
+SIGKILL, deletes one person's rows, and needs no server. Jobs that arrive while a commit is under way share the next
+one, so that one fsync serves many requests. `durable` stores fsync every commit; others (slates) leave that to the
+next checkpoint. `secure_delete` overwrites what an erasure removes.
+"""
+
+from __future__ import annotations
+
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from features.errors import StoreError
+
+BUSY_MS = 5000
+OPEN_TRIES = 50
+GROUP = 256  # jobs in one commit
+WAITING = 2048  # jobs that may wait; more are refused
+
+Job = Callable[[sqlite3.Connection], Any]
+
+
+def connect(path: Path, durable: bool) -> sqlite3.Connection:
+    """A connection in autocommit mode; StoreError where the file cannot be opened."""
+    for left in range(OPEN_TRIES, 0, -1):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            connection.execute("PRAGMA secure_delete=ON")
+            return connection
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or left == 1:  # another worker is switching it to WAL
+                raise StoreError(f"{path}: cannot be opened: {error}") from error
+            time.sleep(0.05)
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be opened: {error}") from error
+    raise StoreError(f"{path}: stays locked")
+
+
+class Store:
+    """One database file: reads on a connection a thread, writes through the group writer."""
+
+    def __init__(self, path: Path, schema: str, durable: bool = True) -> None:
+        self.path, self._schema, self._durable = path, schema, durable
+        self._local = threading.local()
+        self._jobs: queue.Queue[tuple[Job, Future[Any]] | None] = queue.Queue(WAITING)
+        self._open().close()
+        self._thread = threading.Thread(target=self._work, name=f"writer-{path.stem}", daemon=True)
+        self._thread.start()
+
+    def _open(self) -> sqlite3.Connection:
+        connection = connect(self.path, self._durable)
+        try:
+            connection.executescript(self._schema)
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path}: {error}") from error
+        return connection
+
+    def read(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        """All rows of a query; StoreError where the file cannot be read."""
+        try:
+            connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+            if connection is None:
+                connection = self._local.connection = connect(self.path, self._durable)
+            return connection.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            self._local.connection = None
+            raise StoreError(f"{self.path}: cannot be read: {error}") from error
+
+    def submit(self, job: Job) -> Future[Any]:
+        """Have the writer run a job inside its next commit; the future ends after the commit, or with StoreError."""
+        future: Future[Any] = Future()
+        try:
+            self._jobs.put_nowait((job, future))
+        except queue.Full:
+            future.set_exception(StoreError(f"{self.path}: too many writes are waiting"))
+        return future
+
+    def write(self, job: Job, timeout: float = 30.0) -> Any:
+        """Run a job and wait for its commit."""
+        return self.submit(job).result(timeout)
+
+    def close(self) -> None:
+        """Commit what waits, then stop."""
+        self._jobs.put(None)
+        self._thread.join(timeout=30)
+
+    def _work(self) -> None:
+        connection: sqlite3.Connection | None = None
+        ending = False
+        while not ending:
+            group = [self._jobs.get()]
+            while len(group) < GROUP and not self._jobs.empty():
+                group.append(self._jobs.get())
+            ending = None in group
+            jobs = [one for one in group if one is not None]
+            if jobs:
+                connection = self._commit(connection, jobs)
+        if connection is not None:
+            connection.close()
+
+    def _commit(self, connection: sqlite3.Connection | None, jobs: list[tuple[Job, Future[Any]]]) -> Any:
+        """Run the jobs in one transaction; returns the connection, or None where it is not to be trusted."""
+        try:
+            connection = connection or connect(self.path, self._durable)
+            connection.execute("BEGIN IMMEDIATE")
+            results = [job(connection) for job, _ in jobs]
+            connection.execute("COMMIT")
+        except (sqlite3.Error, StoreError) as error:
+            if connection is not None:
+                connection.close()  # rolls back
+            for _, future in jobs:
+                future.set_exception(StoreError(f"{self.path}: cannot be written: {error}"))
+            return None
+        for (_, future), result in zip(jobs, results, strict=True):
+            future.set_result(result)
+        return connection

@@ -1,0 +1,1 @@
+"""The demo shop: server-rendered pages, a little plain JavaScript, nothing from another host."""
