@@ -1,0 +1,163 @@
+"""The report, the manifest and the engine room of validation: what a user and the next run get from them."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features import drift, expectations
+from features.errors import HomerankerError, SourceError, ValidationFailed
+from features.expectations import validate
+from features.generate import GenerateParams, generate_tables
+from features.integrity import MANIFEST, check_manifest, write_manifest
+from features.rules import Rule, all_rules
+from features.schema import TABLES
+from features.tables import table_files
+from features.validation import (
+    Check,
+    ReferenceProfile,
+    Tier,
+    ValidationParams,
+    ValidationReport,
+    pseudonym,
+    raise_if_critical,
+    render_text,
+    verdict_of,
+)
+
+LOADED = datetime(2026, 1, 8, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    params = GenerateParams(first_day=date(2026, 1, 5), days=3, rows_per_day=1_500, slates=True)
+    return generate_tables(tmp_path_factory.mktemp("shop"), params)
+
+
+@pytest.fixture(scope="module")
+def report(shop: Path) -> ValidationReport:
+    return validate(shop, load_time=LOADED)
+
+
+def test_every_table_is_checked_and_events_by_far_more_than_25_rules(report: ValidationReport) -> None:
+    assert sum(check.table == "events" for check in report.checks) > 60
+    assert {check.table for check in report.checks} == {"events", "slates", "items"}
+    assert report.verdict == "pass"
+
+
+def test_the_same_data_gives_the_same_bytes_without_a_clock(shop: Path, report: ValidationReport) -> None:
+    again = validate(shop, load_time=LOADED)
+    assert again.to_json() == report.to_json()
+    assert str(date.today().year) + "-" not in report.to_json() or date.today().year == 2026
+
+
+def test_the_profile_survives_json(report: ValidationReport) -> None:
+    assert ReferenceProfile.from_json(report.profile.to_json()) == report.profile
+    assert sum(report.profile.rows_by_day.values()) == report.rows["events"]
+
+
+def test_tiers_say_in_numbers_what_keeps_them_shut(report: ValidationReport) -> None:
+    assert [tier.open for tier in report.tiers] == [False] * 4
+    assert "needs 1,000 of 50" in report.tiers[0].why
+    assert "50.0% were drawn with one below 1" in report.tiers[3].why and "tier 1 is shut" in report.tiers[3].why
+
+
+def test_tiers_open_one_upon_the_other(shop: Path) -> None:
+    easy = ValidationParams(tier_purchases=10, tier_users=5, tier_views=100, tier_impressions=100, tier_clicks=0)
+    assert [tier.open for tier in validate(shop, easy).tiers] == [True] * 4
+
+
+def test_the_terminal_text_names_rule_count_and_rows() -> None:
+    check = Check("events", "price", "price is at least 0", "critical", False, 7, 1.5, "", ({"event_id": "e1"},))
+    tier = Tier(1, "purchases", "retrieval", True, "9 purchases")
+    report = ValidationReport(
+        "fail", {"events": 467}, "2026-01-05", "2026-01-06", (check,), (tier,), ReferenceProfile()
+    )
+    text = render_text(report)
+    assert "events.price: price is at least 0: 7 (1.5 %)" in text and '"event_id": "e1"' in text
+    assert "tier 1 purchases: open" in text
+    with pytest.raises(ValidationFailed, match=r"events\.price: price is at least 0: 7"):
+        raise_if_critical(report)
+    raise_if_critical(replace(report, checks=()))
+
+
+def test_verdict_follows_the_worst_failure() -> None:
+    failed = Check("t", "c", "r", "warning", False)
+    assert verdict_of((failed, replace(failed, severity="info"))) == "warn"
+    assert verdict_of((failed, replace(failed, severity="critical"))) == "fail"
+    assert verdict_of((replace(failed, passed=True),)) == "pass"
+
+
+def test_users_are_shown_as_a_hash_only() -> None:
+    assert pseudonym("jane@mail.example") == pseudonym("jane@mail.example") != pseudonym("u2")
+    assert "jane" not in str(pseudonym("jane@mail.example")) and pseudonym(None) is None
+
+
+def test_the_manifest_names_the_changed_and_the_missing_file(shop: Path, tmp_path: Path) -> None:
+    folder = generate_tables(tmp_path, GenerateParams(days=2, rows_per_day=100))
+    assert check_manifest(folder) is None
+    write_manifest(folder)
+    assert check_manifest(folder) == []
+    first, second = table_files(folder, "events")
+    first.write_bytes(first.read_bytes() + b"x")
+    second.unlink()
+    assert [sentence.split(": ")[1] for sentence in check_manifest(folder) or []] == [
+        "its bytes are not those that were written",
+        "named in the manifest, not there",
+    ]
+    (folder / MANIFEST).write_text(json.dumps({"sha256": {"../secret": "0"}}))
+    assert check_manifest(folder) == ["../secret: lies outside the directory"]
+    (folder / MANIFEST).write_text("[]")
+    with pytest.raises(SourceError, match="is no manifest"):
+        check_manifest(folder)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no directory of canonical tables"):
+        validate(tmp_path / "nothing")
+    assert validate(tmp_path).verdict == "fail"
+
+
+def test_an_expectation_that_errs_is_our_error_not_bad_data(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = Rule("items", "no_such_column", "a rule with a slip", "critical", "not_null", ())
+    monkeypatch.setattr(expectations, "all_rules", lambda params, load_time: [broken])
+    with pytest.raises(HomerankerError, match="error of homeranker, not of the data") as error:
+        validate(shop)
+    assert not isinstance(error.value, ValidationFailed)
+
+
+def test_great_expectations_keeps_the_private_name_that_duckdb_needs() -> None:
+    from great_expectations.execution_engine import sqlalchemy_execution_engine as module
+
+    expectations._great_expectations()
+    expectations._allow_duckdb(module)
+    names = [dialect.value for dialect in module._PERSISTED_CONNECTION_DIALECTS]
+    assert names.count("duckdb") == 1 and "sqlite" in names
+
+
+def test_importing_validation_does_not_import_great_expectations() -> None:
+    code = "import sys, features.expectations; print('great_expectations' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_every_table_and_severity_has_its_rules() -> None:
+    rules = all_rules(ValidationParams(), LOADED)
+    assert {rule.table for rule in rules} == set(TABLES)
+    assert len({(r.table, r.column, r.sentence, r.severity) for r in rules}) == len(rules)
+
+
+@given(st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 10_000), min_size=1))
+def test_psi_of_a_table_with_itself_is_nothing_and_never_negative(counts: dict[str, int]) -> None:
+    assert drift.psi_over_noise(counts, counts) == 0
+    assert drift.psi_over_noise(counts, {"a": 5_000, "z": 5_000}) >= 0
+
+
+def test_psi_sees_a_new_distribution_through_the_noise() -> None:
+    assert drift.psi_over_noise({"a": 900, "b": 100}, {"a": 500, "b": 500}) > 0.5
+    assert drift.psi_over_noise({"a": 6, "b": 4}, {"a": 5, "b": 5}) == 0
