@@ -6,10 +6,11 @@ memory limit. Spark is started locally unless the environment names a master, an
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ibis
 import ibis.expr.types as ir
@@ -77,9 +78,22 @@ def load(backend: Any, root: Path, table: str) -> ir.Table:
         schema = ibis.schema({column.name: ibis_type(column) for column in columns})
         return ibis.memtable([], schema=schema)
     found = read_schema(root, table)
-    source = backend.read_parquet([str(path) for path in files])
+    source = read_files(backend, files)
     extras = [name for name in found.names if name not in {column.name for column in columns}]
     return source.select(*(_typed(source, found, column, table, root) for column in columns), *sorted(extras))
+
+
+def read_files(backend: Any, files: list[Path]) -> ir.Table:
+    """Parquet files, whose columns may differ, as one expression; a `date=` in a path is no column."""
+    paths = [str(path) for path in files]
+    if backend.name == "duckdb":
+        return cast(ir.Table, backend.read_parquet(paths, union_by_name=True, hive_partitioning=False))
+    from pyspark.sql import SparkSession  # Ibis reads one path only
+
+    session = SparkSession.getActiveSession() or SparkSession.builder.getOrCreate()
+    view = f"files_{uuid.uuid4().hex}"
+    session.read.option("mergeSchema", "true").parquet(*paths).createOrReplaceTempView(view)
+    return cast(ir.Table, backend.table(view))
 
 
 def _typed(source: ir.Table, found: pa.Schema, column: Column, table: str, root: Path) -> ir.Value:
@@ -113,8 +127,7 @@ class Scratch:
     def keep(self, expression: ir.Table) -> ir.Table:
         """The expression, computed once, in the types that it states (DuckDB's sums come out wider)."""
         files = self._write(expression)
-        kept: ir.Table = self.backend.read_parquet([str(file) for file in files])
-        return kept.cast(expression.schema())
+        return read_files(self.backend, files).cast(expression.schema())
 
     def batches(self, expression: ir.Table) -> Iterator[pa.Table]:
         """The rows of an expression in its order, a batch at a time."""

@@ -191,6 +191,9 @@ class TableWriter:
         final.rename(target)
 
     def _write_final(self, final: Path) -> int:
+        if not self._rows:
+            _DaySink(final, PARTITIONED_BY.get(self._table), arrow_schema(columns_of(self._table))).close()
+            return 0
         connection = connect_duckdb(self._memory_limit, self._staging / "spill")
         try:
             reader = connection.sql(self._query()).to_arrow_reader(ROW_GROUP)
@@ -247,12 +250,14 @@ class _DaySink:
             start = end
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
+        if self._file is None:  # no row at all: one empty file outside of any day keeps the table and its columns
+            self._file = ParquetFile(self._root / PART, self._schema)
+        self._file.close()
 
     def _add(self, day: str, rows: pa.Table) -> None:
         if self._file is None or day != self._day:
-            self.close()
+            if self._file is not None:
+                self._file.close()
             self._day = day
             (self._root / f"{PARTITION}={day}").mkdir()
             self._file = ParquetFile(self._root / f"{PARTITION}={day}" / PART, self._schema)

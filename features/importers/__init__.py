@@ -9,12 +9,16 @@ import shutil
 from pathlib import Path
 
 from features.errors import SourceError, UsageError
-from features.importers import canonical, online_retail
+from features.importers import canonical, ga4, online_retail, open_bandit, personalize, segment
 from features.importers.base import Importer, ImportReport, Sink
 from features.schema import TABLES
 
 FORMATS: dict[str, Importer] = {
     "canonical": canonical.IMPORTER,
+    "personalize": personalize.IMPORTER,
+    "ga4": ga4.IMPORTER,
+    "segment": segment.IMPORTER,
+    "open-bandit": open_bandit.IMPORTER,
     "online-retail": online_retail.IMPORTER,
 }
 

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.conform import columns_of
-from features.importers.rules import broken_rules, first_of, no_reasons, parse_text, text_array
+from features.importers.rules import broken_rules, first_of, no_reasons, parse_epoch, parse_text, text_array
 from features.schema import Events, Quarantine, Slates, Users, arrow_schema
 from features.tables import TableWriter, Written
 
@@ -115,12 +115,50 @@ def typed_rows(table: str, columns: dict[str, list[Any] | pa.Array], length: int
 
 
 def mapped(
-    table: str, source: str, columns: dict[str, list[Any] | pa.Array], raw: Raw, numbers: pa.Array | list[int]
+    table: str,
+    source: str,
+    columns: dict[str, list[Any] | pa.Array],
+    raw: Raw,
+    numbers: pa.Array | list[int],
+    objections: pa.Array | None = None,
 ) -> Mapped:
-    """A `Mapped` from loosely typed columns; see `typed_rows`."""
+    """A `Mapped` from loosely typed columns (see `typed_rows`); `objections` are reasons that stand already."""
     rows, reasons = typed_rows(table, columns, len(numbers))
+    if objections is not None:
+        reasons = first_of(objections, reasons)
     numbers = numbers if isinstance(numbers, pa.Array) else pa.array(numbers, pa.int64())
     return Mapped(table, source, rows, reasons, raw, numbers)
+
+
+@dataclass
+class Units:
+    """Rows of one table under way: what was mapped, from which record, and what speaks against it already."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    raw: list[dict[str, Any]] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    objections: list[str | None] = field(default_factory=list)
+
+    def add(self, row: dict[str, Any], raw: dict[str, Any], number: int, objection: str | None = None) -> None:
+        """One more row."""
+        self.rows.append(row)
+        self.raw.append(raw)
+        self.numbers.append(number)
+        self.objections.append(objection)
+
+    def mapped(self, table: str, source: str, times: dict[str, int] | None = None) -> Iterator[Mapped]:
+        """The batch; `times` names columns that hold whole numbers since 1970, so many a second."""
+        if not self.rows:
+            return
+        objections = pa.array(self.objections, pa.string())
+        names = dict.fromkeys(name for row in self.rows for name in row)
+        columns: dict[str, list[Any] | pa.Array] = {name: [row.get(name) for row in self.rows] for name in names}
+        for name, per_second in (times or {}).items():
+            text = text_array([row.get(name) for row in self.rows])
+            parsed = parse_epoch(text.values, name, per_second)
+            columns[name] = parsed.values
+            objections = first_of(objections, text.reasons, parsed.reasons)
+        yield mapped(table, source, columns, self.raw, self.numbers, objections)
 
 
 def unreadable(table: str, source: str, raw: list[dict[str, Any]], numbers: list[int], reasons: list[str]) -> Mapped:
@@ -134,7 +172,7 @@ class Sink:
 
     def __init__(self, dest: Path, user_fields: tuple[str, ...], pseudonym_key: bytes | None) -> None:
         self._dest, self._user_fields, self._key = dest, user_fields, pseudonym_key
-        self._writers: dict[str, TableWriter] = {}
+        self._writers = {Events.TABLE: TableWriter(dest, Events.TABLE)}  # there even without rows
         self._quarantine = TableWriter(dest, Quarantine.TABLE)
         self._reasons: dict[str, Counter[str]] = {}
         self._rows_in: Counter[str] = Counter()
@@ -150,7 +188,8 @@ class Sink:
             self._derived.add(batch.table)
         reasons = first_of(batch.reasons, broken_rules(batch.rows, columns_of(batch.table)))
         good = pc.is_null(reasons)
-        self._writers[batch.table].write(self._pseudonymised(batch.table, batch.rows.filter(good)))
+        rows = batch.rows.filter(good)  # derived rows come from tables whose users are hidden already
+        self._writers[batch.table].write(rows if batch.derived else self._pseudonymised(batch.table, rows))
         self._set_aside(batch, reasons, pc.indices_nonzero(pc.invert(good)))
 
     def close_tables(self) -> None:

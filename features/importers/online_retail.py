@@ -23,8 +23,8 @@ import pyarrow.compute as pc
 from features.errors import SchemaError, SourceError
 from features.importers.base import BATCH, Importer, Mapped, mapped
 from features.importers.derive import COUNTRY, catalogue
-from features.importers.rules import first_of, mark, no_reasons
-from features.schema import TIMESTAMP, Events
+from features.importers.rules import first_of, fit_integers, mark, no_reasons
+from features.schema import TIMESTAMP, Column, Events
 from features.tables import connect_duckdb, open_parquet
 
 NEEDED = ("Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID", "Country")
@@ -34,7 +34,7 @@ BOOKKEEPING = r"^(DOTCOM POSTAGE|NEXT DAY CARRIAGE|CRUK.*|AMAZON.*|SAMPLES|.*ADJ
 _TEXT = "CAST(InvoiceDate AS VARCHAR)"
 _QUERY = f"""
 SELECT *, upper(trim(Description)) AS item, CAST(InvoiceDate AS TIMESTAMP) AS at,
-  CASE WHEN CustomerID IS NOT NULL THEN CAST(CAST(CustomerID AS BIGINT) AS VARCHAR) END AS buyer,
+  CAST(TRY_CAST(CustomerID AS BIGINT) AS VARCHAR) AS buyer,
   row_number() OVER (PARTITION BY Description, Quantity, InvoiceDate, UnitPrice, CustomerID, Country ORDER BY number)
     AS occurrence
 FROM (SELECT {", ".join(NEEDED)}, file_row_number AS number FROM read_parquet(?, file_row_number = true))
@@ -70,6 +70,7 @@ def _map(rows: pa.Table, source: str) -> Mapped:
     column = {name: rows[name].combine_chunks() for name in rows.column_names}
     length = rows.num_rows
     quantity = column["Quantity"].cast(pa.int64())
+    units = fit_integers(pc.abs(quantity), Column(Events.QUANTITY, pa.int32()), no_reasons(length))
     returned = pc.less(quantity, 0)
     columns: dict[str, list[object] | pa.Array] = {
         Events.EVENT_ID: column["event_id"],
@@ -79,13 +80,13 @@ def _map(rows: pa.Table, source: str) -> Mapped:
         Events.SESSION_ID: column["session_id"],
         Events.ITEM_ID: column["item"],
         Events.PRICE: column["UnitPrice"].cast(pa.float64()),
-        Events.QUANTITY: pc.abs(quantity).cast(pa.int32()),
+        Events.QUANTITY: units.values,
         Events.CURRENCY: pa.array(["GBP"] * length),
         Events.PLATFORM: pa.array(["web"] * length),
         COUNTRY: column["Country"],
     }
     batch = mapped(Events.TABLE, source, columns, rows.select(NEEDED), column["number"])
-    reasons = first_of(_objections(column, returned), batch.reasons)
+    reasons = first_of(_objections(column, returned), units.reasons, batch.reasons)
     return Mapped(batch.table, source, batch.rows, reasons, batch.raw, batch.numbers)
 
 
@@ -94,7 +95,9 @@ def _objections(column: dict[str, pa.Array], returned: pa.Array) -> pa.Array:
     reasons = no_reasons(len(item))
     reasons = mark(reasons, pc.or_kleene(pc.is_null(item), pc.equal(item, "")), "no description")
     reasons = mark(reasons, pc.is_in(item, pa.array(FEES)), "a fee or a discount, not an item")
-    reasons = mark(reasons, pc.equal(column["Quantity"], 0), "quantity 0")
+    reasons = mark(
+        reasons, pc.or_kleene(pc.is_null(column["Quantity"]), pc.equal(column["Quantity"], 0)), "quantity 0 or missing"
+    )
     reasons = mark(reasons, pc.less_equal(price, 0), "price not above 0 (a free line, a correction or a stock note)")
     trusted = pc.and_(pc.is_valid(column["buyer"]), pc.invert(pc.fill_null(returned, False)))
     booked = pc.and_(pc.match_substring_regex(item, BOOKKEEPING), pc.invert(trusted))

@@ -22,6 +22,7 @@ _INTEGER = r"^[+-]?[0-9]{1,18}(\.0+)?$"
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:?[0-9]{2})$"
 _EARLIEST, _LATEST = datetime.fromisoformat("1970-01-01T00:00:00Z"), datetime.fromisoformat("2200-01-01T00:00:00Z")
+_WRONG_CENTURY = "not between 1970 and 2200 (seconds, milli- or microseconds mixed up?)"
 NOT_TEXT = "not valid text (a lone surrogate or no UTF-8)"
 
 
@@ -106,8 +107,8 @@ def _parse_numbers(text: pa.Array, column: Column) -> Parsed:
 
 def fit_integers(values: pa.Array, column: Column, reasons: pa.Array) -> Parsed:
     """int64 `values` in the column's width; what does not fit becomes null with a reason."""
-    limit = 2 ** (column.type.bit_width - 1)
-    over = pc.or_(pc.greater_equal(values, limit), pc.less(values, -limit))
+    limit = 2 ** (column.type.bit_width - 1) - 1
+    over = pc.or_(pc.greater(values, limit), pc.less(values, -limit))
     values = pc.if_else(pc.fill_null(over, False), pa.scalar(None, values.type), values)
     return Parsed(values.cast(column.type), mark(reasons, over, f"{column.name}: number too large"))
 
@@ -123,6 +124,15 @@ def _parse_times(text: pa.Array, name: str) -> Parsed:
         values = pa.array([_time_or_none(value) for value in kept.to_pylist()], TIMESTAMP)
     bad = pc.and_(pc.is_valid(text), pc.is_null(values))
     return Parsed(values, mark(no_reasons(len(text)), bad, reason))
+
+
+def parse_epoch(text: pa.Array, name: str, per_second: int) -> Parsed:
+    """Whole numbers since 1970, `per_second` of them a second, as times; the reason where one is none."""
+    numbers = _parse_numbers(pc.utf8_trim_whitespace(text), Column(name, pa.int64()))
+    outside = pc.or_(pc.less(numbers.values, 0), pc.greater(numbers.values, int(_LATEST.timestamp()) * per_second))
+    reasons = mark(numbers.reasons, outside, f"{name}: {_WRONG_CENTURY}")
+    kept = pc.if_else(pc.fill_null(outside, False), pa.scalar(None, pa.int64()), numbers.values)
+    return Parsed(pc.multiply(kept, 1_000_000 // per_second).cast(pa.timestamp("us")).cast(TIMESTAMP), reasons)
 
 
 def _time_or_none(text: str | None) -> datetime | None:
@@ -207,7 +217,5 @@ def _column_rules(reasons: pa.Array, values: pa.Array, column: Column) -> pa.Arr
         outside = pc.or_(
             pc.less(values, pa.scalar(_EARLIEST, TIMESTAMP)), pc.greater(values, pa.scalar(_LATEST, TIMESTAMP))
         )
-        reasons = mark(
-            reasons, outside, f"{name}: not between 1970 and 2200 (seconds, milli- or microseconds mixed up?)"
-        )
+        reasons = mark(reasons, outside, f"{name}: {_WRONG_CENTURY}")
     return reasons

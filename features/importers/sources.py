@@ -17,6 +17,7 @@ from typing import Any
 from features.errors import SchemaError, SourceError
 from features.importers.base import BATCH, unreadable
 from features.importers.base import Mapped as Mapped
+from features.schema import PLATFORMS
 from features.tables import read_batches
 
 csv.field_size_limit(16 * 1024 * 1024)
@@ -133,3 +134,14 @@ def files_of(src: Path, *endings: str) -> list[Path]:
     if not found:
         raise SourceError(f"{src}: no file that ends in {' or '.join(endings)}")
     return found
+
+
+def as_record(value: Any) -> dict[str, Any]:
+    """`value` where it is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def as_platform(value: Any) -> str | None:
+    """A source's name of a platform as one of ours; anything else that is said is `other`."""
+    plain = value.strip().lower() if isinstance(value, str) else ""
+    return plain if plain in PLATFORMS else ("other" if plain else None)
