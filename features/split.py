@@ -1,0 +1,121 @@
+"""Windows by global time: train, tune slice, gate slice, with a gap before each slice.
+
+Choices. One cut in time for everybody, because a split by user or at random lets a model learn from what had not yet
+happened; half-open windows `[start, end)`, so that no moment is in two. The gap keeps what straddles a cut (a session,
+a late event) out of both sides. Windows are chosen from days, not row counts, so that they are easy to state; nothing
+depends on today's date.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.errors import DataError, UsageError
+from features.schema import TIMESTAMP, Events
+
+
+@dataclass(frozen=True)
+class SplitParams:
+    """Cuts as UTC dates, or, where they are null, the lengths of the two last slices in days."""
+
+    tune_start: date | None = None
+    gate_start: date | None = None
+    tune_days: int = 30
+    gate_days: int = 30
+    gap_minutes: int = 30  # a session's length without an event
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of UTC time, `start` included, `end` not."""
+
+    start: datetime
+    end: datetime
+
+    def holds(self, times: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+        """Which of the times (timestamp[us, UTC]) lie in the window: booleans of the same length."""
+        after = pc.greater_equal(times, pa.scalar(self.start, TIMESTAMP))
+        return pc.and_(after, pc.less(times, pa.scalar(self.end, TIMESTAMP)))
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Train, then tune, then gate; `refit` is what the final model learns from: all before the gate's gap."""
+
+    train: Window
+    tune: Window
+    gate: Window
+
+    @property
+    def refit(self) -> Window:
+        """From the first row to the end of the tune slice."""
+        return Window(self.train.start, self.tune.end)
+
+
+def make_windows(first: datetime, last: datetime, params: SplitParams | None = None) -> Windows:
+    """Windows over data from `first` to `last` (both included, aware).
+
+    The gate slice ends with the data, the tune slice ends a gap before the gate slice starts, train a gap before the
+    tune slice. DataError where a window would be empty, UsageError for cuts in the wrong order.
+    """
+    params = params or SplitParams()
+    for moment in (first, last):
+        if moment.tzinfo is None:
+            raise UsageError(f"{moment.isoformat()}: a time without a zone; give UTC times")
+    end = last + timedelta(microseconds=1)
+    gap = timedelta(minutes=params.gap_minutes)
+    day_after = datetime.combine(last.astimezone(UTC).date() + timedelta(days=1), time(), UTC)
+    gate_start = _midnight(params.gate_start) or day_after - timedelta(days=params.gate_days)
+    tune_start = _midnight(params.tune_start) or gate_start - timedelta(days=params.tune_days)
+    if tune_start >= gate_start:
+        raise UsageError(f"tune_start {tune_start.date()} is not before gate_start {gate_start.date()}; swap them")
+    windows = Windows(Window(first, tune_start - gap), Window(tune_start, gate_start - gap), Window(gate_start, end))
+    for name, window in (("train", windows.train), ("tune", windows.tune), ("gate", windows.gate)):
+        if window.start >= window.end:
+            raise DataError(
+                f"the {name} window would be empty: data run from {first.date()} to {last.date()}, tune slice from "
+                f"{tune_start.date()}, gate slice from {gate_start.date()}; choose other cuts or shorter slices"
+            )
+    return windows
+
+
+def _midnight(day: date | None) -> datetime | None:
+    return None if day is None else datetime.combine(day, time(), UTC)
+
+
+def check_no_future(
+    rows: pa.Table, cut: datetime, time_columns: tuple[str, ...] = (Events.EVENT_TIME,), what: str = "training rows"
+) -> None:
+    """DataError that names the first row with a time at or after `cut` in one of `time_columns`.
+
+    Give it every time that a value was computed from, not only the row's own: a feature carries the time of the latest
+    event that it has seen.
+    """
+    for name in time_columns:
+        times = rows[name]
+        late = pc.indices_nonzero(pc.fill_null(pc.greater_equal(times, pa.scalar(cut, TIMESTAMP)), False))
+        if len(late):
+            number = late[0].as_py()
+            raise DataError(
+                f"{what}: row {number} knows the future: {name} {times[number].as_py().isoformat()} is not before the "
+                f"cut {cut.isoformat()} ({len(late)} such rows); compute it from rows before the cut"
+            )
+
+
+def check_as_of(rows: pa.Table, as_of: str, seen_until: str, what: str = "features") -> None:
+    """DataError that names the first row whose features saw an event (`seen_until`) at or after its own time (`as_of`).
+
+    Null in `seen_until` means that no event was seen.
+    """
+    late = pc.indices_nonzero(pc.fill_null(pc.greater_equal(rows[seen_until], rows[as_of]), False))
+    if len(late):
+        number = late[0].as_py()
+        seen, own = (rows[name][number].as_py().isoformat() for name in (seen_until, as_of))
+        raise DataError(
+            f"{what}: row {number} knows the future: {seen_until} {seen} is not before {as_of} {own} "
+            f"({len(late)} such rows)"
+        )
