@@ -49,6 +49,7 @@ CREATE INDEX IF NOT EXISTS slates_time ON slates (served_us);
 INSERT = f"""INSERT INTO events ({Events.EVENT_ID}, received_us, {Events.EVENT_TIME}, {Events.USER_ID},
   {Events.SESSION_ID}, {Events.ITEM_ID}, {Events.EVENT_TYPE}, {Events.QUANTITY}, {Events.PRICE}, verified, row)
   VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT ({Events.EVENT_ID}) DO NOTHING"""  # noqa: S608 - column names of the schema
+EXPORTED = "exported_seq"  # the fact that names the last exported event
 LIVE = "seq, event_id, item_id, event_type, event_time, session_id, quantity, price, received_us"
 
 

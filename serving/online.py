@@ -1,34 +1,100 @@
 """The user's history row from the online store: one read a request, kept for a moment, never in the way.
 
-Choices. The row is what was materialised up to a watermark; the live log adds what is newer. A read that fails costs
-the page its long memory and nothing else: it says `stale`, and the store is left alone for two seconds.
+Choices. The row is what was materialised up to a watermark; the live log adds what is newer: what happened after the
+row's last event, and whatever was never exported, for that cannot be in a row. Rows are kept for some seconds,
+because a store answers in milliseconds and a shopper asks again at once; an erasure forgets within that time on all
+workers. A read that fails costs the page its long memory and nothing else: it says `stale`, and the store is left
+alone for two seconds. Feast is imported only where there is a store.
 """
 
 from __future__ import annotations
 
+import logging
+import threading
+import time
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from features.errors import HomerankerError
+from features.history import HistoryRow
 from models.history import Action
+from serving import metrics
 from serving.event_log import LiveEvent
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+FOLDER = "online"
+KEEP_S = 5.0
+KEPT_ROWS = 20_000
+REST_S = 2.0
+MAX_AGE = timedelta(days=730)
+
+logger = logging.getLogger("homeranker.online")
 
 
 class OnlineHistory:
     """Reads and forgets history rows; without a store nobody has one."""
 
-    def __init__(self, home: Path) -> None:
-        self._home = home
+    def __init__(self, home: Path, redis_url: str | None) -> None:
+        self._root, self._redis_url = home / FOLDER, redis_url
+        self._store: FeatureStore | None = None
+        self._lock = threading.Lock()
+        self._kept: dict[str, tuple[float, HistoryRow | None]] = {}
+        self._resting_until = 0.0
         self.exported_seq = 0  # events up to here may be in a row; kept up to date by the watcher
 
-    def row(self, user_id: str | None, now_us: int) -> tuple[Any, bool]:
-        """(history row or None, True where the store failed)."""
-        return None, False
+    def open(self) -> None:
+        """Open the store where there is one by now; StoreError is left to the next look."""
+        if self._store is not None or not (self._root / "registry.db").exists():
+            return
+        from features.views import store_for
 
-    def newer(self, row: Any, events: Sequence[LiveEvent]) -> list[Action]:
+        self._store = store_for(self._root, offline_path=self._root / "history.parquet", redis_url=self._redis_url)
+
+    def row(self, user_id: str | None, now_us: int) -> tuple[HistoryRow | None, bool]:
+        """(history row or None, True where the store failed)."""
+        if user_id is None or self._store is None:
+            return None, False
+        at = time.monotonic()
+        kept = self._kept.get(user_id)
+        if kept is not None and at - kept[0] < KEEP_S:
+            return kept[1], False
+        if at < self._resting_until:
+            return None, True
+        try:
+            row = self._read(self._store, user_id, now_us)
+        except (HomerankerError, OSError) as error:
+            self._resting_until = at + REST_S
+            logger.warning("the online store failed: %s", type(error).__name__)
+            return None, True
+        if len(self._kept) >= KEPT_ROWS:
+            self._kept.clear()
+        self._kept[user_id] = (at, row)
+        if row is not None:
+            metrics.STORE_AGE.set(max(0.0, (now_us - row.last_time) / 1e6))
+        return row, False
+
+    def _read(self, store: FeatureStore, user_id: str, now_us: int) -> HistoryRow | None:
+        from features.store import read_online
+
+        now = datetime.fromtimestamp(now_us / 1e6, UTC)
+        with self._lock:  # Feast's SQLite connection is one for the process
+            return read_online(store, [user_id], now=now, max_age=MAX_AGE)[0]
+
+    def newer(self, row: HistoryRow | None, events: Sequence[LiveEvent]) -> list[Action]:
         """Live events that the row does not hold yet, in order of arrival."""
         newer = (e for e in events if row is None or e.time_us > row.last_time or e.seq > self.exported_seq)
         return [Action(e.item_id, e.event_type, e.time_us, e.session_id, e.quantity, e.price) for e in newer]
 
     def forget(self, user_id: str) -> None:
-        """Delete a user's row."""
+        """Delete a user's row; StoreError where it cannot be done now."""
+        self._kept.pop(user_id, None)
+        if self._store is not None:
+            from features.store import delete_online
+
+            with self._lock:
+                delete_online(self._store, user_id)
+            self._kept.pop(user_id, None)

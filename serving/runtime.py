@@ -23,7 +23,7 @@ from models.homepage import HomepageModel
 from models.rules import Rules, load_rules
 from serving import catalogue, erasure, metrics, recommender, snapshot
 from serving.contract import now_us
-from serving.event_log import EventLog
+from serving.event_log import EXPORTED, EventLog
 from serving.online import OnlineHistory
 from serving.params import Environment, ServingParams, load_settings
 from serving.session import LiveState, RedisSessions
@@ -56,7 +56,7 @@ class Runtime:
         self.models: dict[str, HomepageModel] = {}
         shared = RedisSessions(environment.redis_url, self.params.live_events) if environment.redis_url else None
         self.live = LiveState(shared, self.params.live_events)
-        self.online = OnlineHistory(self.home)
+        self.online = OnlineHistory(self.home, environment.redis_url)
         self.draining = False
         self._champion: tuple[Path, str] | None = None
         self._refused: str | None = None
@@ -77,6 +77,7 @@ class Runtime:
     def start(self) -> None:
         """Open the log, load and warm the model, then watch; a missing part is looked for again later."""
         self._open_log()
+        self._look_for_history()
         self._look_for_model()
         self._thread.start()
 
@@ -130,12 +131,12 @@ class Runtime:
     # ------------------------------------------------------------ background
 
     def _watch(self) -> None:
-        last = 0.0
+        last, rarely = 0.0, (self._open_log, self._look_for_history, self._look_for_model)
         while not self._end.is_set():
             self._wake.wait(self.params.refresh_s)
             self._wake.clear()
             due = time.monotonic() - last >= self.params.watch_s
-            for task in (self._refresh_items, self._erase, *((self._open_log, self._look_for_model) if due else ())):
+            for task in (self._refresh_items, self._erase, *(rarely if due else ())):
                 try:
                     task()
                 except HomerankerError as error:
@@ -150,6 +151,15 @@ class Runtime:
                 self.log = EventLog(self.home)
             except StoreError as error:
                 logger.warning("%s", error)
+
+    def _look_for_history(self) -> None:
+        """Open the online store where one has appeared, and see how far the log was exported."""
+        try:
+            self.online.open()
+        except Exception as error:  # a broken store must not keep the service from starting
+            logger.warning("the online store cannot be opened: %s", type(error).__name__)
+        if self.log is not None:
+            self.online.exported_seq = int(self.log.fact(EXPORTED) or 0)
 
     def _refresh_items(self) -> None:
         held = self.snapshot

@@ -53,7 +53,21 @@ def bento(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Path:
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory, bento: Path) -> Iterator[str]:
     """Base URL of a service without keys, with one worker and a replaceable clock."""
-    with served(bento, tmp_path_factory.mktemp("home"), HOMERANKER_REPLAY="1") as (base, _):
+    quick = {"HOMERANKER_REPLAY": "1", "HOMERANKER_DRAIN_SECONDS": "0.1"}
+    with served(bento, tmp_path_factory.mktemp("home"), **quick) as (base, _):
+        yield base
+
+
+@pytest.fixture(scope="session")
+def pair_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pair")
+
+
+@pytest.fixture(scope="session")
+def pair(pair_home: Path, bento: Path) -> Iterator[str]:
+    """Base URL of a service with two workers and two keys."""
+    told = {"HOMERANKER_REPLAY": "1", "HOMERANKER_DRAIN_SECONDS": "0.1", "HOMERANKER_API_KEYS": "right other"}
+    with served(bento, pair_home, workers=2, **told) as (base, _):
         yield base
 
 

@@ -22,12 +22,12 @@ def run_checker(base: str, items: Path, *more: str) -> str:
 
 
 @needs_checker
-def test_every_check_passes_on_one_worker_without_keys(tmp_path: Path, bento: Path, items_file: Path) -> None:
-    with served(bento, tmp_path) as (base, _):
-        assert " 0 FAIL, 0 warn" in run_checker(base, items_file)
+def test_every_check_passes_on_a_built_bento_without_keys(service: str, items_file: Path) -> None:
+    assert " 0 FAIL, 0 warn" in run_checker(service, items_file)
 
 
 @needs_checker
+@pytest.mark.slow
 def test_every_check_passes_on_two_workers_with_a_key(tmp_path: Path, bento: Path, items_file: Path) -> None:
     with served(bento, tmp_path, workers=2, HOMERANKER_API_KEYS="k1 k2") as (base, _):
         assert " 0 FAIL, 0 warn" in run_checker(base, items_file, "--key", "k2")

@@ -1,0 +1,234 @@
+"""The service's log and catalogue -> canonical tables, merged into what a directory already holds.
+
+Choices. The features package's table writer merges by key and replaces a table by rename, so that the export can run
+again, adds what is new, and a killed run leaves the old table whole. Of posted events only those whose request_id was
+signed here keep it; another value moves to `posted_request_id`, so that the event still counts as organic behaviour.
+Rows of erased users are left out, also those that an earlier export wrote. Erased users' items are nobody's data and
+stay. Extra fields of events are kept as columns of JSON text, in `extra`.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.errors import StoreError
+from features.schema import Events, Items, Slates, arrow_schema
+from features.tables import TableWriter, read_table, scan, table_files
+from models.homepage import HomepageModel
+from models.items import ItemRow, ItemTable
+from serving.catalogue import Patch, patched
+from serving.erasure import Erased
+from serving.event_log import EXPORTED, EventLog
+from serving.runtime import CHAMPION
+
+BATCH = 20_000
+EXTRA, POSTED_REQUEST_ID, STATE = "extra", "posted_request_id", "state"
+EVENT_NAMES = frozenset(column.name for column in Events.COLUMNS)
+TEXT = pa.string()
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """Rows that the log holds and rows of each table at DEST afterwards."""
+
+    events_in_log: int
+    slates_in_log: int
+    events: int
+    slates: int
+    items: int
+    erased: int
+
+
+def export_log(home: Path, dest: Path, until: date | None = None) -> ExportReport:
+    """Merge the log under `home` into the canonical tables at `dest`; `until` is a UTC date, inclusive.
+
+    Raises StoreError where there is no readable log.
+    """
+    path = home / "log" / "events.db"
+    if not path.exists():
+        raise StoreError(f"{path}: there is no log to export; has a service run with this HOMERANKER_HOME?")
+    erased, log = Erased.read(home), EventLog(home)
+    try:
+        before_us = _end_of(until)
+        last = log.store.read("SELECT COALESCE(MAX(seq), 0) FROM events")[0][0]
+        counts = [0, 0]
+        dropped = [0]
+        events = _merge(dest, Events.TABLE, _counted(_events(path, before_us), counts, 0), erased, dropped)
+        slates_path = home / "log" / "slates.db"
+        slates = _merge(dest, Slates.TABLE, _counted(_slates(slates_path, before_us), counts, 1), erased, dropped)
+        items = _items(home, dest, log)
+        log.remember(EXPORTED, str(last))
+    finally:
+        log.close()
+    return ExportReport(counts[0], counts[1], events, slates, items, dropped[0])
+
+
+def _end_of(until: date | None) -> int:
+    if until is None:
+        return 2**62
+    midnight = datetime(until.year, until.month, until.day, tzinfo=UTC) + timedelta(days=1)
+    return int(midnight.timestamp()) * 1_000_000
+
+
+def _counted(batches: Iterator[pa.Table], counts: list[int], place: int) -> Iterator[pa.Table]:
+    for batch in batches:
+        counts[place] += batch.num_rows
+        yield batch
+
+
+def _merge(dest: Path, table: str, batches: Iterator[pa.Table], erased: Erased, dropped: list[int]) -> int:
+    """Old rows and new ones without doubles and without erased users; returns the rows there are now."""
+    with TableWriter(dest, table) as writer:
+        if table_files(dest, table):
+            for batch in scan(dest, table):
+                writer.write(_without(batch, table, erased, dropped))
+        for batch in batches:
+            writer.write(_without(batch, table, erased, dropped))
+        return writer.close().rows_out
+
+
+def _without(rows: pa.Table, table: str, erased: Erased, dropped: list[int]) -> pa.Table:
+    """The rows that no erasure covers; times are compared, so that somebody who came back starts anew."""
+    if not erased:
+        return rows
+    time = Events.EVENT_TIME if table == Events.TABLE else Slates.SERVED_AT
+    columns = (rows[name].to_pylist() for name in (Events.USER_ID, Events.SESSION_ID))
+    times = rows[time].cast(pa.int64()).to_pylist()
+    keep = [at > erased.until_us(user, session) for user, session, at in zip(*columns, times, strict=True)]
+    dropped[0] += len(keep) - sum(keep)
+    return rows.filter(pa.array(keep))
+
+
+def _read(path: Path, sql: str, values: tuple[Any, ...]) -> Iterator[list[Any]]:
+    """Rows in batches, on a connection of its own, so that the service's writers never wait."""
+    try:
+        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)
+        cursor = connection.execute(sql, values)
+        while rows := cursor.fetchmany(BATCH):
+            yield rows
+        connection.close()
+    except sqlite3.Error as error:
+        raise StoreError(f"{path}: the log cannot be read: {error}") from error
+
+
+def _events(path: Path, before_us: int) -> Iterator[pa.Table]:
+    schema = arrow_schema(Events.COLUMNS).append(pa.field(EXTRA, TEXT)).append(pa.field(POSTED_REQUEST_ID, TEXT))
+    sql = "SELECT row, verified FROM events WHERE event_time < ? ORDER BY seq"
+    for rows in _read(path, sql, (before_us,)):
+        found = [_event(json.loads(row), bool(verified)) for row, verified in rows]
+        yield pa.Table.from_pylist(found, schema=schema)
+
+
+def _event(row: dict[str, Any], verified: bool) -> dict[str, Any]:
+    extra = {name: value for name, value in row.items() if name not in EVENT_NAMES}
+    request_id = row.get(Events.REQUEST_ID)
+    known = {name: row.get(name) for name in EVENT_NAMES}
+    return {
+        **known,
+        Events.REQUEST_ID: request_id if verified else None,
+        EXTRA: json.dumps(extra, sort_keys=True) if extra else None,
+        POSTED_REQUEST_ID: None if verified else request_id,
+    }
+
+
+def _slates(path: Path, before_us: int) -> Iterator[pa.Table]:
+    schema = arrow_schema(Slates.COLUMNS).append(pa.field(STATE, TEXT))
+    sql = "SELECT request_id, served_us, user_id, session_id, slate FROM slates WHERE served_us < ? ORDER BY served_us"
+    for rows in _read(path, sql, (before_us,)):
+        found = [slot for row in rows for slot in _slots(*row)]
+        yield pa.Table.from_pylist(found, schema=schema)
+
+
+def _slots(
+    request_id: str, served_us: int, user_id: str | None, session_id: str, text: str
+) -> Iterator[dict[str, Any]]:
+    """One row a slot; the person's state as the ranker saw it goes with the first slot."""
+    slate = json.loads(text)
+    state = json.dumps(slate["state"]) if slate["state"] else None
+    for number, (module, position, item, score, propensity, explored, sponsored) in enumerate(slate["slots"]):
+        yield {
+            Slates.REQUEST_ID: request_id,
+            Slates.SERVED_AT: served_us,
+            Slates.USER_ID: user_id,
+            Slates.SESSION_ID: session_id,
+            Slates.SURFACE: slate["surface"],
+            Slates.PLATFORM: slate.get("platform"),
+            Slates.MODULE: module,
+            Slates.POSITION: position,
+            Slates.ITEM_ID: item,
+            Slates.SCORE: score,
+            Slates.PROPENSITY: propensity,
+            Slates.POLICY: slate.get("policy"),
+            Slates.MODEL_VERSION: slate["model_version"],
+            Slates.EXPLORED: explored,
+            Slates.CANDIDATE_COUNT: slate.get("candidate_count"),
+            Slates.FALLBACK: slate.get("fallback"),
+            Slates.SPONSORED: sponsored,
+            STATE: state if number == 0 else None,
+        }
+
+
+def _items(home: Path, dest: Path, log: EventLog) -> int:
+    """The catalogue: what DEST has, else what the model that served knows, with every change on top."""
+    if table_files(dest, Items.TABLE):
+        old = read_table(dest, Items.TABLE)
+    else:
+        old = _rows_table(_served_items(home, log))
+    known = ItemTable.from_arrow(old)
+    rows = log.store.read("SELECT item_id, row, seq FROM items ORDER BY seq")
+    changed = [patched(known, Patch(item_id, json.loads(row), seq)) for item_id, row, seq in rows]
+    with TableWriter(dest, Items.TABLE) as writer:
+        writer.write(old)
+        if changed:
+            # Extra columns of changed items stay: the writer keeps the last row of a key, so they are carried over.
+            writer.write(_carry(old, _rows_table(changed)))
+        return writer.close().rows_out
+
+
+def _carry(old: pa.Table, changed: pa.Table) -> pa.Table:
+    extra = [name for name in old.column_names if name not in changed.column_names]
+    if not extra:
+        return changed
+    place = pc.index_in(changed[Items.ITEM_ID], value_set=old[Items.ITEM_ID].combine_chunks())
+    for name in extra:
+        changed = changed.append_column(name, old[name].combine_chunks().take(place))
+    return changed
+
+
+def _served_items(home: Path, log: EventLog) -> list[ItemRow]:
+    try:
+        directory = Path(json.loads((home / CHAMPION).read_text())["model_dir"])
+    except (OSError, ValueError, KeyError):
+        told = log.fact("model_dir")
+        if told is None:
+            return []
+        directory = Path(told)
+    items = HomepageModel.load(directory if directory.is_absolute() else home / directory).items
+    return [items.row(at) for at in range(len(items))]
+
+
+def _rows_table(rows: list[ItemRow]) -> pa.Table:
+    found = [
+        {
+            Items.ITEM_ID: row.item_id,
+            Items.TITLE: row.title,
+            Items.BRAND: row.brand,
+            Items.CATEGORY: row.category,
+            Items.PRICE: row.price,
+            Items.CURRENCY: row.currency,
+            Items.IMAGE_URL: row.image_url,
+            Items.AVAILABLE: row.available,
+            Items.LISTED_AT: row.listed_at_us or None,
+        }
+        for row in rows
+    ]
+    return pa.Table.from_pylist(found, schema=arrow_schema(Items.COLUMNS))
