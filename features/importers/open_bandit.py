@@ -3,6 +3,7 @@
 Choices. Each row is a request of its own with one slot, as the log does not say which rows were one page; `position`
 is the place on the page and the propensity is of that place. A click becomes an event that names the request. There
 are no users: the user features stay as extra columns. The policy is the name of the folder above (`random`, `bts`).
+Item numbers start anew in each campaign (`all`, `men`, `women`), so an item is `men-29`.
 Source: Saito et al. (2020), Open Bandit Dataset; CSV as in the `obp` package.
 """
 
@@ -38,14 +39,14 @@ def read(src: Path) -> Iterator[Mapped]:
     for path in sorted(folder.rglob(CONTEXT)):
         need_columns(path, csv_header(path), ("item_id",), "open-bandit (item_context.csv)")
         for records in read_csv(path):
-            yield from _items(records)
+            yield from _items(records, path.resolve().parent.name)
 
 
 def _map(records: Records, name: str, policy: str | None) -> Iterator[Mapped]:
     events, slates = Units(), Units()
     for raw, number in zip(records.rows, records.numbers, strict=True):
         request = stable_id("open-bandit", name, number)
-        click = raw["click"]
+        click, item = raw["click"], _item(name.split("/")[-2], raw["item_id"])
         objection = None if click in ("0", "1") else "click: neither 0 nor 1"
         features = {k.replace("-", "_"): v for k, v in raw.items() if k.startswith("user")}
         slot = {
@@ -53,35 +54,40 @@ def _map(records: Records, name: str, policy: str | None) -> Iterator[Mapped]:
             Slates.SERVED_AT: raw["timestamp"],
             Slates.SURFACE: "home",
             Slates.POSITION: raw["position"],
-            Slates.ITEM_ID: raw["item_id"],
+            Slates.ITEM_ID: item,
             Slates.PROPENSITY: raw["propensity_score"],
             Slates.POLICY: policy,
             Slates.SPONSORED: "false",
         }
         slates.add({**features, **slot}, raw, number, objection)
         if click == "1":
-            events.add(_click(raw, request), raw, number)
+            events.add(_click(raw, request, item), raw, number)
     yield from slates.mapped(Slates.TABLE, records.source)
     yield from events.mapped(Events.TABLE, records.source)
     yield from records.rejected(Slates.TABLE)
 
 
-def _click(raw: dict[str, Any], request: str) -> dict[str, Any]:
+def _click(raw: dict[str, Any], request: str, item: str | None) -> dict[str, Any]:
     return {
         Events.EVENT_ID: stable_id("click", request),
         Events.EVENT_TIME: raw["timestamp"],
         Events.EVENT_TYPE: "click",
-        Events.ITEM_ID: raw["item_id"],
+        Events.ITEM_ID: item,
         Events.SURFACE: "home",
         Events.REQUEST_ID: request,
         Events.POSITION: raw["position"],
     }
 
 
-def _items(records: Records) -> Iterator[Mapped]:
+def _item(campaign: str, number: str | None) -> str | None:
+    return None if number is None else f"{campaign}-{number}"
+
+
+def _items(records: Records, campaign: str) -> Iterator[Mapped]:
     units = Units()
     for raw, number in zip(records.rows, records.numbers, strict=True):
-        units.add({**{k: v for k, v in raw.items() if k}, Items.AVAILABLE: "true"}, raw, number)
+        said = {name: value for name, value in raw.items() if name}
+        units.add({**said, Items.ITEM_ID: _item(campaign, raw["item_id"]), Items.AVAILABLE: "true"}, raw, number)
     yield from units.mapped(Items.TABLE, records.source)
     yield from records.rejected(Items.TABLE)
 

@@ -208,14 +208,14 @@ def test_open_bandit(run: Run, tmp_path: Path) -> None:
     (folder / "item_context.csv").write_text(",item_id,item_feature_0,item_feature_1\n0,29,-0.67,x\n1,4,0.1,y\n")
     report, table = run("open-bandit", folder)
     first, second = table("slates")
-    assert (first["position"], first["item_id"], first["propensity"], first["policy"]) == (2, "29", 0.03, "bts")
+    assert (first["position"], first["item_id"], first["propensity"], first["policy"]) == (2, "men-29", 0.03, "bts")
     assert second["propensity"] == 1e-6 and first["user_feature_0"] == "abc"
     (click,) = table("events")
-    assert (click["event_type"], click["request_id"], click["item_id"]) == ("click", first["request_id"], "29")
+    assert (click["event_type"], click["request_id"], click["item_id"]) == ("click", first["request_id"], "men-29")
     assert report.tables["slates"].quarantined == {"click: neither 0 nor 1": 1, "propensity: not above 0": 1}
     assert [(i["item_id"], i["available"], i["item_feature_1"]) for i in table("items")] == [
-        ("29", True, "x"),
-        ("4", True, "y"),
+        ("men-29", True, "x"),
+        ("men-4", True, "y"),
     ]
 
 
