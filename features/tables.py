@@ -27,7 +27,7 @@ from features.parquet_file import ROW_GROUP, ParquetFile
 from features.schema import PARTITION, PARTITIONED_BY, Events, Items, ItemVectors, Slates, Users, arrow_schema
 
 PART = "part-0000.parquet"
-MEMORY_LIMIT = "300MB"  # of DuckDB, for merging and sorting; beyond it DuckDB spills to disk
+MEMORY_LIMIT = "180MB"  # of DuckDB, for merging and sorting; beyond it DuckDB spills to disk
 _SEQ = "__seq"
 
 KEYS: dict[str, tuple[str, ...]] = {
