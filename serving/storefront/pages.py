@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serving import answers
-from serving.contract import HomepageRequest, now_us
+from serving.contract import HomepageRequest, SearchRequest, now_us
 from serving.runtime import Runtime
 from serving.wire import Problem
 
@@ -75,10 +75,10 @@ def storefront(runtime: Runtime, query: dict[str, str], cookies: dict[str, str])
     if not (8 <= len(session) <= 64 and session.isalnum()):
         session = secrets.token_hex(12)
     persona = query.get("persona", "") if query.get("persona", "") in PERSONAS else ""
-    request = HomepageRequest(session_id=session, user_id=f"demo-{persona}" if persona else None, page_size=PAGE_SIZE)
+    user = f"demo-{persona}" if persona else None
     notice, page = "", None
     try:
-        page = answers.homepage(runtime, request, now_us())
+        page = _answer(runtime, session, user, query.get("q", "").strip()[:500])
     except Problem as problem:
         notice = problem.detail
     for module in page["modules"] if page else ():
@@ -89,6 +89,17 @@ def storefront(runtime: Runtime, query: dict[str, str], cookies: dict[str, str])
     )
     cookie = f"{COOKIE}={session}; Path=/; SameSite=Strict; Max-Age=86400"
     return text, {**HEADERS, "set-cookie": cookie}
+
+
+def _answer(runtime: Runtime, session: str, user: str | None, query: str) -> dict[str, Any]:
+    """The homepage, or what a search finds, in the homepage's form."""
+    if not query:
+        request = HomepageRequest(session_id=session, user_id=user, page_size=PAGE_SIZE)
+        return answers.homepage(runtime, request, now_us())
+    search = SearchRequest(session_id=session, user_id=user, query=query.replace("\0", " "), limit=PAGE_SIZE)
+    found = answers.find(runtime, search, now_us())
+    title = f"Found for “{query}”" if found["results"] else f"Nothing found for “{query}”"
+    return {**found, "policy": "search", "modules": [{"module": "search", "title": title, "slots": found["results"]}]}
 
 
 @cache

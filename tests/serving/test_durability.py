@@ -119,12 +119,12 @@ def test_export_closes_the_loop_without_doubles_and_keeps_only_signed_request_id
     assert early.events == 0 and early.slates == 24
 
 
-def test_an_erased_user_is_gone_everywhere_and_the_others_stay(bento: Path, tmp_path: Path) -> None:
-    home, out = tmp_path / "home", tmp_path / "out"
-    with served(bento, home) as (base, _), httpx.Client(base_url=base, timeout=20) as client:
-        events_of(
-            client, [row(user_id="alice", session_id="sa"), row(session_id="sa"), row(user_id="bob", session_id="sb")]
-        )
+def test_an_erased_user_is_gone_everywhere_and_the_others_stay(pair: str, pair_home: Path, tmp_path: Path) -> None:
+    home, out = pair_home, tmp_path / "out"
+    with httpx.Client(base_url=pair, headers=KEY, timeout=20) as client:
+        mine = [row(user_id="alice", session_id="sa-unique"), row(session_id="sa-unique")]
+        others = row(user_id="bob", session_id="sb")
+        events_of(client, [*mine, others])
         page = client.post("/v1/homepage", json={"session_id": "sa-unique", "user_id": "alice"}).json()
         item = page["modules"][0]["slots"][0]["item_id"]
         why = f"/v1/explanations/{page['request_id']}?item_id={item}"
