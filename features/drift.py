@@ -1,7 +1,7 @@
 """Measures of `events` as a whole: its profile, and how it differs from the profile of the last accepted run.
 
 Choices. Data accumulates: of a directory that holds old and new days, only days that the reference does not know are
-compared with it (all of them where there is no new day), else a bad day drowns in a good year. Drift is the population
+compared with it (the newest weeks where there is none), else a bad day drowns in a good year. Drift is the population
 stability index over smoothed shares, less the value that chance alone gives at these sample sizes, so that small days
 do not cry wolf; beside it stands an in-set check, because one rare new value hardly moves an index. Without a reference
 the newest week is compared with the days before it. All is one pass of grouped counts, done by DuckDB.
@@ -150,7 +150,7 @@ def compare(days: DayCounts, reference: ReferenceProfile | None, params: Validat
             return {}
         limit = params.reference_days
         return _compare(profile_of(days, fresh, limit), profile_of(days, old, limit), params)
-    fresh = [day for day in known if day not in reference.rows_by_day] or known
+    fresh = [day for day in known if day not in reference.rows_by_day] or known[-params.reference_days :]
     out = _compare(profile_of(days, fresh, params.reference_days), reference, params)
     first = known[0] if known else ""
     before = {day: n for day, n in reference.rows_by_day.items() if day in days.rows or day >= first}

@@ -10,9 +10,12 @@ An expectation that errs is an error of ours and is raised as such, never report
 
 from __future__ import annotations
 
+import atexit
 import enum
+import functools
 import logging
 import os
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,7 +41,17 @@ def _great_expectations() -> Any:
     from great_expectations.execution_engine import sqlalchemy_execution_engine
 
     _allow_duckdb(sqlalchemy_execution_engine)
+    _silence_the_exit()
     return great_expectations
+
+
+@functools.cache
+def _silence_the_exit() -> None:
+    """Close stderr as the very last act, or DuckDB's binding lists some 40 lines of its own types there.
+
+    They are written after Python has ended, by `nanobind`, and no switch reaches them.
+    """
+    atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stderr__.fileno() if sys.__stderr__ else 2))
 
 
 def _allow_duckdb(module: Any) -> None:

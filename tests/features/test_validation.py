@@ -57,6 +57,11 @@ def test_the_same_data_gives_the_same_bytes_without_a_clock(shop: Path, report: 
     assert str(date.today().year) + "-" not in report.to_json() or date.today().year == 2026
 
 
+def test_data_raise_no_alarm_against_their_own_profile(shop: Path, report: ValidationReport) -> None:
+    again = validate(shop, load_time=LOADED, reference=report.profile)
+    assert again.verdict == "pass" and len(again.checks) > len(report.checks)
+
+
 def test_the_profile_survives_json(report: ValidationReport) -> None:
     assert ReferenceProfile.from_json(report.profile.to_json()) == report.profile
     assert sum(report.profile.rows_by_day.values()) == report.rows["events"]
