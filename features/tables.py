@@ -123,6 +123,7 @@ def connect_duckdb(memory_limit: str = MEMORY_LIMIT, spill: Path | None = None) 
     )
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET enable_progress_bar = false")
+    connection.execute("SET preserve_insertion_order = false")  # every query here states its order
     if spill is not None:
         connection.execute("SET temp_directory = ?", [str(spill)])
     return connection
@@ -196,7 +197,7 @@ class TableWriter:
             return 0
         connection = connect_duckdb(self._memory_limit, self._staging / "spill")
         try:
-            reader = connection.sql(self._query()).to_arrow_reader(ROW_GROUP)
+            reader = connection.sql(self._sorted_query(connection)).to_arrow_reader(ROW_GROUP)
             sink = _DaySink(final, PARTITIONED_BY.get(self._table), reader.schema)
             for batch in reader:
                 sink.write(pa.Table.from_batches([batch]))
@@ -207,10 +208,11 @@ class TableWriter:
         finally:
             connection.close()
 
-    def _query(self) -> str:
+    def _sorted_query(self, connection: duckdb.DuckDBPyConnection) -> str:
+        """The rows that stay, in order. Three narrow steps, as one window over all rows would not fit in memory."""
         known = [column.name for column in columns_of(self._table)]
-        names = [n for n in self._all_names() if n not in known and n != _SEQ]
-        chosen = ", ".join(quote(n) for n in [*known, *sorted(names)])
+        extras = sorted(n for n in self._all_names() if n not in known and n != _SEQ)
+        chosen = ", ".join(quote(n) for n in [*known, *extras])
         glob = str(self._staging / "stage-*.parquet").replace("'", "''")
         source = f"read_parquet('{glob}', union_by_name = true)"
         if self._table not in KEYS:
@@ -218,11 +220,15 @@ class TableWriter:
         keys = ", ".join(quote(n) for n in KEYS[self._table])
         time = PARTITIONED_BY.get(self._table)
         winner = f"{quote(time)}, {chosen}, {_SEQ}" if time else f"{_SEQ} DESC"
-        order = f"{quote(time)}, {keys}" if time else keys
-        return (
-            f"SELECT {chosen} FROM {source} "  # noqa: S608 - names are quoted
-            f"QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {winner}) = 1 ORDER BY {order}"
+        connection.execute(
+            f"CREATE TEMP TABLE doubles AS SELECT {keys} FROM {source} GROUP BY {keys} HAVING count(*) > 1"  # noqa: S608
         )
+        connection.execute(
+            f"CREATE TEMP TABLE losers AS SELECT {_SEQ} FROM {source} SEMI JOIN doubles USING ({keys}) "  # noqa: S608
+            f"QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {winner}) > 1"
+        )
+        order = f"{quote(time)}, {keys}" if time else keys
+        return f"SELECT {chosen} FROM {source} ANTI JOIN losers USING ({_SEQ}) ORDER BY {order}"  # noqa: S608
 
     def _all_names(self) -> list[str]:
         paths = sorted(self._staging.glob("stage-*.parquet"))
