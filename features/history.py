@@ -9,7 +9,7 @@ ten clicks in one visit are one interest. No framework here: models and serving 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -180,8 +180,8 @@ def _prepare(events: pd.DataFrame) -> _Prepared:
     )
 
 
-def _user_rows(p: _Prepared, user: int, max_pairs: int) -> Iterator[tuple[Any, ...]]:
-    """The rows of one user in the order of days; values in the order of `History.SCHEMA`."""
+def _user_rows(p: _Prepared, user: int, max_pairs: int, cuts: npt.NDArray[np.int64]) -> Iterator[tuple[Any, ...]]:
+    """The rows of one user in the order of days; a day with a cut in it ends at the cut as well."""
     start, stop = int(p.starts[user]), int(p.starts[user + 1])
     times, priced = p.times[start:stop], ~np.isnan(p.prices[start:stop])
     price_sum, price_n = np.cumsum(np.where(priced, p.prices[start:stop], 0.0)), np.cumsum(priced)
@@ -190,8 +190,8 @@ def _user_rows(p: _Prepared, user: int, max_pairs: int) -> Iterator[tuple[Any, .
     local = np.where(p.pairs[start:stop] < 0, -1, local)
     counts, quantities = np.zeros(len(known)), np.zeros(len(known))
     first, last = np.full(len(known), -1), np.full(len(known), -1)  # positions of the pair's first and last event
-    days = times // DAY_US
-    ends = np.flatnonzero(np.r_[days[1:] != days[:-1], True]) + 1
+    days, between = times // DAY_US, np.searchsorted(cuts, times, side="right")
+    ends = np.flatnonzero(np.r_[(days[1:] != days[:-1]) | (between[1:] != between[:-1]), True]) + 1
     begin = 0
     for end in ends:
         at = begin + np.flatnonzero(local[begin:end] >= 0)
@@ -214,16 +214,20 @@ def _user_rows(p: _Prepared, user: int, max_pairs: int) -> Iterator[tuple[Any, .
         begin = int(end)
 
 
-def user_history(events: pd.DataFrame, params: HistoryParams | None = None) -> pd.DataFrame:
+def user_history(
+    events: pd.DataFrame, params: HistoryParams | None = None, cuts: Sequence[int] = ()
+) -> pd.DataFrame:
     """Cleaned events -> one row for each user and UTC day with events: the user's state after that day.
+
+    `cuts` (microseconds) add a state just before each of them, for a cut that lies within a day.
 
     `events` has the columns of `schema.Events`, in any order; rows without a user are dropped. Returns the columns of
     `History.SCHEMA`, arrays as numpy arrays, sorted by (event_timestamp, user_id). `search` events without an item
     count in `n_events` and `n_sessions` only.
     """
     params = params or HistoryParams()
-    prepared = _prepare(events)
-    rows = [row for user in range(len(prepared.users)) for row in _user_rows(prepared, user, params.max_pairs)]
+    prepared, at = _prepare(events), np.sort(np.asarray(cuts, dtype=np.int64))
+    rows = [row for user in range(len(prepared.users)) for row in _user_rows(prepared, user, params.max_pairs, at)]
     frame = pd.DataFrame(rows, columns=History.SCHEMA.names)
     times = pd.to_datetime(frame[History.EVENT_TIMESTAMP].astype("int64"), unit="us", utc=True).dt.as_unit("us")
     frame[History.EVENT_TIMESTAMP] = times

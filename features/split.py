@@ -8,6 +8,7 @@ depends on today's date.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
@@ -20,12 +21,18 @@ from features.schema import TIMESTAMP, Events
 
 @dataclass(frozen=True)
 class SplitParams:
-    """Cuts as UTC dates, or, where they are null, the lengths of the two last slices in days."""
+    """Cuts as UTC dates, or, where they are null, the lengths of the two last slices in days.
+
+    Without lengths a slice is `share` of the data, in whole days, at most `max_days`; data of less than three days is
+    cut within the day.
+    """
 
     tune_start: date | None = None
     gate_start: date | None = None
-    tune_days: int = 30
-    gate_days: int = 30
+    tune_days: float | None = None
+    gate_days: float | None = None
+    share: float = 0.08
+    max_days: float = 30.0
     gap_minutes: int = 30  # a session's length without an event
 
 
@@ -68,9 +75,11 @@ def make_windows(first: datetime, last: datetime, params: SplitParams | None = N
             raise UsageError(f"{moment.isoformat()}: a time without a zone; give UTC times")
     end = last + timedelta(microseconds=1)
     gap = timedelta(minutes=params.gap_minutes)
-    day_after = datetime.combine(last.astimezone(UTC).date() + timedelta(days=1), time(), UTC)
-    gate_start = _midnight(params.gate_start) or day_after - timedelta(days=params.gate_days)
-    tune_start = _midnight(params.tune_start) or gate_start - timedelta(days=params.tune_days)
+    by_day = last - first >= timedelta(days=3)
+    day_after = datetime.combine(last.astimezone(UTC).date() + timedelta(days=1), time(), UTC) if by_day else end
+    usual = _usual_days(day_after - first, by_day, params)
+    gate_start = _midnight(params.gate_start) or day_after - timedelta(days=params.gate_days or usual)
+    tune_start = _midnight(params.tune_start) or gate_start - timedelta(days=params.tune_days or usual)
     if tune_start >= gate_start:
         raise UsageError(f"tune_start {tune_start.date()} is not before gate_start {gate_start.date()}; swap them")
     windows = Windows(Window(first, tune_start - gap), Window(tune_start, gate_start - gap), Window(gate_start, end))
@@ -81,6 +90,13 @@ def make_windows(first: datetime, last: datetime, params: SplitParams | None = N
                 f"{tune_start.date()}, gate slice from {gate_start.date()}; choose other cuts or shorter slices"
             )
     return windows
+
+
+def _usual_days(span: timedelta, by_day: bool, params: SplitParams) -> float:
+    days = span.total_seconds() / 86_400
+    if not by_day:
+        return days / 5
+    return float(math.ceil(min(max(days * params.share, 1.0), params.max_days)))
 
 
 def _midnight(day: date | None) -> datetime | None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from features.schema import SESSION_GAP_S
 from models.history import MAX_PAIRS, TYPE_WEIGHT, Action, UserState
 from models.items import ItemTable
 from models.log import ActionLog
@@ -28,6 +29,7 @@ Floats = npt.NDArray[np.float64]
 States = Callable[[int, Sequence[int]], Mapping[int, UserState]]  # (cut, user codes) -> state as of the cut
 
 REVEALED = "running-session"
+GAP_US = SESSION_GAP_S * 1_000_000
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,14 @@ class Visit:
     types: Ints
 
 
-def next_visits(log: ActionLog, cut_us: int, end_us: int) -> dict[int, Visit]:
-    """User code -> first visit in [cut, end), for known users with an earlier action."""
+def next_visits(log: ActionLog, cut_us: int, end_us: int, gap_us: int = GAP_US) -> dict[int, Visit]:
+    """User code -> first visit in [cut + gap, end), for known users with an action before the cut.
+
+    The gap keeps a visit that straddles the cut from being its own history and its own label.
+    """
     earlier = log.before(cut_us)
     known = np.unique(earlier.user[~earlier.is_guest])
-    later = log.between(cut_us, end_us)
+    later = log.between(cut_us + gap_us, end_us)
     later = later.rows(np.flatnonzero(np.isin(later.user, known)))
     order = np.lexsort((np.arange(later.user.size), later.time_us, later.user))
     user, session = later.user[order], later.session[order]

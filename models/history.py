@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -122,21 +122,20 @@ class UserState:
             last_us=max((pair.last_us for _, pair in ordered), default=0),
         )
 
+    def renumbered(self, place: Mapping[int, int]) -> UserState:
+        """The same history under another item table's numbers; items that it lacks are left out."""
+        moved = np.array([place.get(item, -1) for item in self.item_P.tolist()], dtype=np.int64)
+        kept = self._rows(moved >= 0)
+        return replace(kept, item_P=moved[moved >= 0])
+
     def without(self, item: int) -> UserState:
         """The same history as if this item had never been touched (for explanations)."""
-        keep = self.item_P != item
-        return UserState(
-            self.item_P[keep],
-            self.type_P[keep],
-            self.count_P[keep],
-            self.quantity_P[keep],
-            self.first_us_P[keep],
-            self.last_us_P[keep],
-            self.session_P[keep],
-            self.n_sessions,
-            self.first_us,
-            self.last_us,
-        )
+        return self._rows(self.item_P != item)
+
+    def _rows(self, keep: Bools) -> UserState:
+        columns = (self.item_P, self.type_P, self.count_P, self.quantity_P, self.first_us_P, self.last_us_P)
+        kept = [column[keep] for column in columns]
+        return UserState(*kept, self.session_P[keep], self.n_sessions, self.first_us, self.last_us)
 
     def decayed(self, as_of_us: int, half_life_days: float) -> Floats:
         """(P,) counts in which an event loses half its weight every half-life; spaced evenly from first to last.

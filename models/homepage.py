@@ -29,7 +29,7 @@ from models.items import ContentSpace, ItemRow, ItemTable
 from models.log import ActionLog
 from models.ranker import RankerNet, RankerParams, contributions, scores
 from models.retrieval import RetrievalParams
-from models.sequence import SequenceModel, SequenceNet, SequenceParams
+from models.sequence import SequenceModel, make_net
 from models.signals import Knowledge, candidates, feature_names, features, read
 from models.statistics import ItemStatistics
 from models.training import LoopParams
@@ -282,9 +282,7 @@ def _unpack(arrays: Mapping[str, npt.NDArray[Any]], config: Mapping[str, Any]) -
     )
     sequence = None
     if config["sequence"] is not None:
-        told = dict(config["sequence"])
-        n_items = told.pop("n_items")
-        net = SequenceNet(n_items, SequenceParams(**(told | {"loop": LoopParams(**told["loop"])})))
+        net = make_net(config["sequence"])
         net.load_state_dict(part("sequence/"))
         sequence = SequenceModel(net.eval())
     knowledge = Knowledge(

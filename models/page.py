@@ -10,6 +10,7 @@ Legend: I items of the catalogue, P candidates of a pool.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -184,5 +185,5 @@ class _Part:
 
 
 def _finite(score: float) -> float:
-    """Scores go into JSON, which has no NaN."""
-    return float(np.nan_to_num(score, nan=0.0, posinf=1e30, neginf=-1e30))
+    """Scores go into JSON, which has no NaN and no infinity."""
+    return score if math.isfinite(score) else 0.0 if math.isnan(score) else math.copysign(1e30, score)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,7 @@ class RankerParams:
     cross_rank: int = 16
     dropout: float = 0.1
     batch: int = 128
-    loop: LoopParams = LoopParams(epochs=6, learning_rate=2e-3, weight_decay=1e-4)
+    loop: LoopParams = field(default_factory=LoopParams)
     seed: int = 7
 
 

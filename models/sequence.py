@@ -10,16 +10,17 @@ Shapes: B sequences, T steps, D embedding, I items, M negatives.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
+from models import checkpoint
 from models.history import TYPE_WEIGHT, UserState
 from models.log import ActionLog
 from models.training import Curves, LoopParams, Progress, fit, quiet
@@ -40,7 +41,7 @@ class SequenceParams:
     negatives: int = 512
     batch: int = 64
     max_windows: int = 40_000
-    loop: LoopParams = LoopParams(epochs=5, learning_rate=2e-3, weight_decay=1e-5)
+    loop: LoopParams = field(default_factory=lambda: LoopParams(epochs=5, learning_rate=2e-3, weight_decay=1e-5))
     seed: int = 11
 
 
@@ -162,6 +163,29 @@ class SequenceModel:
         return scores
 
 
+def save_model(model: SequenceModel, directory: Path) -> None:
+    """Write the network as arrays and JSON."""
+    arrays = {name: value.numpy() for name, value in model.net.state_dict().items()}
+    checkpoint.save(directory, arrays, asdict(model.net.params) | {"n_items": model.net.n_items})
+
+
+def load_model(directory: Path) -> SequenceModel | None:
+    """Read it back; None where there is none. ArtifactError where a byte was changed."""
+    if not directory.exists():
+        return None
+    arrays, config, _ = checkpoint.load(directory)
+    net = make_net(config)
+    net.load_state_dict({name: torch.from_numpy(value) for name, value in arrays.items()})
+    return SequenceModel(net.eval())
+
+
+def make_net(config: Mapping[str, Any]) -> SequenceNet:
+    """An untrained network of this size."""
+    told = dict(config)
+    n_items = told.pop("n_items")
+    return SequenceNet(n_items, SequenceParams(**(told | {"loop": LoopParams(**told["loop"])})))
+
+
 def train(
     log: ActionLog,
     params: SequenceParams,
@@ -193,7 +217,7 @@ def train(
         name="sequence",
         steps_per_epoch=steps,
         stop_after=stop_after,
-        validate=None if validate_on is None else next_item_ndcg(log, validate_on, params),
+        validate=None if validate_on is None else NextItemNdcg(log, validate_on, params),
         checkpoints=checkpoints,
         seed=params.seed,
         progress=progress,
@@ -201,12 +225,11 @@ def train(
     return SequenceModel(net), curves
 
 
-class next_item_ndcg:  # noqa: N801 - used as a function
+class NextItemNdcg:
     """NDCG@10 of each user's first later item, over all items; users with a history only, at most 2,000."""
 
     def __init__(self, log: ActionLog, later: ActionLog, params: SequenceParams) -> None:
         known = ~log.is_guest
-        by_user = {int(log.user[known][0]): None} if known.any() else {}
         owners = np.unique(log.user[known])
         by_user = dict(zip(owners.tolist(), sequences(log), strict=True))
         fresh = ~later.is_guest

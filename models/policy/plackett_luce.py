@@ -20,7 +20,7 @@ from models.policy import BoolArray, Choice, FloatArray
 class PlackettLuceParams:
     """temperature: in units of utility (which lies in 0..1 over a pool); floor: the uniform share of each draw."""
 
-    temperature: float = 0.04
+    temperature: float = 0.03
     floor: float = 0.02
 
 

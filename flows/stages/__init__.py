@@ -1,0 +1,2 @@
+"""A stage is three things with one name: a pure function in the core, one here that reads, calls it and writes, and an
+entry in dvc.yaml."""

@@ -1,0 +1,105 @@
+"""What several stages read: parameters, the log as arrays, windows, histories, networks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from features.errors import ArtifactError
+from features.history import History, history_row
+from features.schema import Events, Items
+from flows import config
+from flows.paths import Artifacts, Home
+from models import checkpoint
+from models.examples import States
+from models.history import UserState
+from models.items import ItemTable
+from models.log import ActionLog
+from models.recipe import Times
+from models.training import deterministic, fingerprint
+
+A = Artifacts()
+CUT = "cut_us"
+
+
+@lru_cache(maxsize=1)
+def params() -> config.Params:
+    """params.yaml of the working directory."""
+    return config.load(Path("params.yaml"))
+
+
+def read_json(path: Path) -> Any:
+    """A JSON artifact; ArtifactError says which stage to run."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: cannot be read ({error}); run `dvc repro` for the stage that writes it") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Stable JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_json(path, value)
+
+
+def items() -> ItemTable:
+    """The clean catalogue."""
+    return ItemTable.from_arrow(pq.read_table(A.clean / f"{Items.TABLE}.parquet"))
+
+
+def clean_events() -> pa.Table:
+    """Clean events, sorted by time."""
+    return pq.read_table(A.clean / f"{Events.TABLE}.parquet")
+
+
+def log(table: ItemTable) -> ActionLog:
+    """The clean events as arrays."""
+    return ActionLog.from_arrow(clean_events(), table.index, len(table))
+
+
+def times() -> Times:
+    """The windows that the history stage chose."""
+    told = read_json(A.features / "windows.json")
+    return Times(told["start_us"], told["tune_cut_us"], told["gate_cut_us"], told["end_us"])
+
+
+def states(actions: ActionLog, table: ItemTable) -> States:
+    """Histories as the point-in-time join gave them."""
+    rows = pq.read_table(A.features / "training.parquet")
+
+    def at(cut_us: int, users: Sequence[int]) -> dict[int, UserState]:
+        mine = rows.filter(pc.equal(rows[CUT], cut_us))
+        code = {name: at for at, name in enumerate(actions.user_ids)}
+        asked = set(users)
+        found: dict[int, UserState] = {}
+        for batch in mine.to_batches(max_chunksize=256):
+            for row in batch.to_pylist():
+                user = code.get(row[History.USER_ID])
+                if user in asked and row[History.LAST_TIME] is not None:
+                    found[user] = UserState.build(history_row(row), [], table.index)
+        return found
+
+    return at
+
+
+def checkpoints(*parts: Any) -> Path:
+    """Where a training that these parts decide keeps its epochs."""
+    return Home.from_environment().checkpoints / fingerprint(*parts)
+
+
+def fix_bytes() -> None:
+    """Threads and deterministic algorithms, from the parameters."""
+    deterministic(params().train.threads, 0)
+
+
+def digest_of(directory: Path) -> str:
+    """One hash over the names and contents of a directory's files (or of one file)."""
+    files = [directory] if directory.is_file() else sorted(path for path in directory.rglob("*") if path.is_file())
+    return fingerprint([(path.relative_to(directory).as_posix(), checkpoint.sha256_of(path)) for path in files])

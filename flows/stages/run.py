@@ -1,0 +1,168 @@
+"""The stages: each reads, calls one function of the core, and writes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from features.cleaning import clean
+from features.engine import EngineConfig
+from features.errors import UsageError
+from features.expectations import validate
+from features.history import History, user_history, write_history
+from features.importers import import_data
+from features.integrity import write_manifest
+from features.schema import Users
+from features.split import make_windows
+from features.validation import ReferenceProfile, raise_if_critical
+from flows.paths import CHAMPION_INPUT, Artifacts
+from flows.stages import load
+from flows.stages.judging import evaluate, gate
+from flows.stages.packaging import package
+
+from flows.stages.training import train_ranker, train_sequence
+from models.examples import next_visits
+from models.recipe import Times
+
+A = Artifacts()
+
+
+def _end_of_day(day: str | None) -> datetime | None:
+    """A UTC date, inclusive -> the first moment after it."""
+    if day is None:
+        return None
+    try:
+        return datetime.combine(datetime.strptime(day, "%Y-%m-%d").date(), time(), UTC) + timedelta(days=1)
+    except ValueError as error:
+        raise UsageError(f"{day!r} is no date; write YYYY-MM-DD") from error
+
+
+def import_tables() -> None:
+    """Any source into canonical tables."""
+    data = load.params().data
+    report = import_data(data.format, Path(data.path), A.tables)
+    write_manifest(A.tables)
+    load.write_json(A.import_report, report.as_dict())
+
+
+def validate_tables() -> None:
+    """Great Expectations over the imported tables; a critical failure ends the run here."""
+    settings = load.params()
+    report = validate(
+        A.tables, settings.validation, load_time=_end_of_day(settings.data.as_of), reference=_last_accepted()
+    )
+    load.write_json(A.validation, json.loads(report.to_json()))
+    raise_if_critical(report)
+
+
+def _last_accepted() -> ReferenceProfile | None:
+    path = CHAMPION_INPUT / "profile.json"
+    return ReferenceProfile.from_json(path.read_text()) if path.exists() else None
+
+
+def clean_tables() -> None:
+    """Retries, bots, sessions, quarantine."""
+    settings = load.params()
+    until = settings.data.until
+    day = None if until is None else (_end_of_day(until) or datetime.now(UTC)).date() - timedelta(days=1)
+    report = clean(
+        A.tables,
+        A.clean,
+        settings.cleaning,
+        load_time=_end_of_day(settings.data.as_of),
+        until=day,
+        engine=EngineConfig(engine=settings.data.engine),
+    )
+    load.write_json(A.clean / "cleaning.json", report.as_dict())
+
+
+def build_history() -> None:
+    """Windows, every user's history a day, and the point-in-time join for every cut that training asks for."""
+    settings = load.params()
+    table = load.items()
+    actions = load.log(table)
+    first, last = (datetime.fromtimestamp(int(at) / 1e6, UTC) for at in actions.time_us[[0, -1]])
+    windows = make_windows(first, last, settings.split)
+    # A cut lies a gap before its slice: histories end there, labels begin with the slice.
+    moments = (windows.train.start, windows.train.end, windows.tune.end, windows.gate.end)
+    times = Times(*(round(moment.timestamp() * 1e6) for moment in moments))
+    A.features.mkdir(parents=True, exist_ok=True)
+    load.write_json(A.features / "windows.json", dataclasses.asdict(times))
+    examples = settings.train.examples
+    asked = {cut: times.tune_cut_us for cut in times.tune_cuts(examples)}
+    asked |= {cut: times.gate_cut_us for cut in times.gate_cuts(examples)}
+    asked |= {times.tune_cut_us: times.gate_cut_us, times.gate_cut_us: times.end_us}
+    history = user_history(load.clean_events().to_pandas(), settings.history, tuple(sorted(asked)))
+    path = write_history(history, A.features / "history.parquet")
+    pairs = [
+        (actions.user_ids[user], cut)
+        for cut, end in sorted(asked.items())
+        for user in sorted(next_visits(actions, cut, end))
+    ]
+    _join(pairs, path)
+
+
+def _join(pairs: list[tuple[str, int]], history: Path) -> None:
+    """(user, cut) -> the state before the cut, by Feast's point-in-time join."""
+    import tempfile
+
+    import pandas as pd
+
+    from features.store import training_rows
+    from features.views import store_for
+
+    users = [user for user, _ in pairs]
+    cuts = [cut for _, cut in pairs]
+    # An event at the cut itself is the future: the join counts states up to and including its time.
+    moments = pd.to_datetime(pd.Series(cuts, dtype="int64") - 1, unit="us", utc=True)
+    asked = pd.DataFrame({History.USER_ID: users, History.EVENT_TIMESTAMP: moments})
+    with tempfile.TemporaryDirectory() as scratch:
+        store = store_for(Path(scratch), offline_path=history)
+        rows = training_rows(store, asked)
+    table = pa.Table.from_pandas(rows, preserve_index=False)
+    table = table.append_column(load.CUT, pa.array(cuts, pa.int64()))
+    pq.write_table(table.replace_schema_metadata(None), A.features / "training.parquet", compression="zstd")
+
+
+def no_consent() -> list[str]:
+    """Users who did not agree to personalisation."""
+    path = A.clean / f"{Users.TABLE}.parquet"
+    if not path.exists():
+        return []
+    users = pq.read_table(path)
+    told = users[Users.PERSONALIZATION_CONSENT].to_pylist()
+    return [user for user, agreed in zip(users[Users.USER_ID].to_pylist(), told, strict=True) if agreed is False]
+
+
+def report() -> None:
+    """The reviewer's page, without seconds and memory: those are no part of a run's bytes."""
+    from flows.report.build import write_report
+
+    write_report(A, A.report)
+
+
+def bento() -> None:
+    """The Bento and the manifest."""
+    package(no_consent())
+
+
+RUN: dict[str, Callable[[], Any]] = {
+    "import": import_tables,
+    "validate": validate_tables,
+    "clean": clean_tables,
+    "history": build_history,
+    "train_sequence": train_sequence,
+    "train_ranker": train_ranker,
+    "evaluate": evaluate,
+    "gate": gate,
+    "package": bento,
+    "report": report,
+}
+

@@ -1,0 +1,191 @@
+"""The gate: may this challenger meet shoppers?
+
+Choices. Every comparison is a lower bound on a paired difference by user, because a point estimate lets every second
+equal model through; "cannot tell" is a refusal with its own name. No champion is no free pass: then the yardsticks
+alone decide, and the verdict says that it is a bootstrap. A model that is far too good is refused as a leak.
+The champion is judged as it stood at its own cut, so that it has not seen the slice either.
+Shapes: N users of the gate slice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.metrics import bootstrap_means, estimate
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+PASS, REFUSE, CANNOT_TELL = "pass", "refuse", "cannot tell"
+
+
+@dataclass(frozen=True)
+class GateParams:
+    """Limits; differences are in the deciding metric (NDCG@10)."""
+
+    level: float = 0.975  # one-sided confidence of every lower bound; an equal challenger passes 2.5 % of the time
+    margin_yardstick: float = 0.0
+    margin_champion: float = 0.0
+    margin_lightgbm: float = -0.01  # trees on the same features are a rival, not a yardstick: not worse by more
+    segment_floor: float = -0.03
+    segment_users: int = 100
+    min_users: int = 100
+    max_calibration_error: float = 0.05
+    min_coverage: float = 0.01
+    max_data_age_days: float = 45.0
+    leak_value: float = 0.9
+    leak_ratio: float = 6.0
+    yardsticks: tuple[str, ...] = ("popular", "recently_popular", "own_counts", "item_knn")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the gate looks at. `values` holds (N,) NDCG@10 of "challenger", every yardstick and, if any, "champion"."""
+
+    values: Mapping[str, Floats]
+    segments: Mapping[str, Bools]
+    calibration_error: float | None
+    coverage: float
+    score_spread: float  # standard deviation of the challenger's scores over all lists; nan if any is not finite
+    data_age_days: float
+    champion: str | None  # its version
+    champion_note: str = ""  # why a champion that exists cannot be scored
+
+
+@dataclass(frozen=True)
+class Check:
+    """One rule of the gate and how it came out."""
+
+    rule: str
+    limit: str
+    observed: str
+    verdict: str
+    low: float | None = None
+    high: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """For the report."""
+        return {
+            "rule": self.rule,
+            "limit": self.limit,
+            "observed": self.observed,
+            "verdict": self.verdict,
+            "low": None if self.low is None else round(self.low, 6),
+            "high": None if self.high is None else round(self.high, 6),
+        }
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """pass only where every check passed; `cannot tell` where nothing failed but something is undecided."""
+
+    verdict: str
+    kind: str  # "bootstrap" or "champion"
+    checks: tuple[Check, ...]
+
+    @property
+    def reasons(self) -> list[str]:
+        """One sentence for every check that did not pass."""
+        return [
+            f"{check.rule}: {check.observed} (wanted {check.limit}): {check.verdict}"
+            for check in self.checks
+            if check.verdict != PASS
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """For the manifest and the report."""
+        checks = [check.to_json() for check in self.checks]
+        return {"verdict": self.verdict, "kind": self.kind, "reasons": self.reasons, "checks": checks}
+
+
+def paired(challenger_N: Floats, other_N: Floats, level: float, seed: int = 0) -> tuple[float, float, float]:
+    """Mean difference by user and its bounds, each one-sided at `level`."""
+    difference_N = challenger_N - other_N
+    if not difference_N.any():
+        return 0.0, 0.0, 0.0
+    low, high = np.quantile(bootstrap_means(difference_N, seed), [1 - level, level])
+    return float(difference_N.mean()), float(low), float(high)
+
+
+def compare(challenger_N: Floats, other_N: Floats, margin: float, level: float) -> tuple[str, float, float, float]:
+    """pass: surely above the margin; refuse: surely not; else cannot tell. With (mean, low, high)."""
+    mean, low, high = paired(challenger_N, other_N, level)
+    verdict = PASS if low > margin else REFUSE if high < margin else CANNOT_TELL
+    return verdict, mean, low, high
+
+
+def judge(evidence: Evidence, params: GateParams) -> Verdict:
+    """All rules over the evidence."""
+    mine_N = evidence.values["challenger"]
+    checks = [_enough(mine_N, params)]
+    names = list(params.yardsticks)
+    margins = dict.fromkeys(names, params.margin_yardstick)
+    if "lightgbm" in evidence.values:
+        margins["lightgbm"] = params.margin_lightgbm
+    if "champion" in evidence.values:
+        margins["champion"] = params.margin_champion
+    checks += [_difference(evidence, name, margin, params) for name, margin in margins.items()]
+    if evidence.champion is not None and "champion" not in evidence.values:
+        checks.append(Check("champion can be scored", "yes", evidence.champion_note, CANNOT_TELL))
+    checks += [_segment(evidence, name, mask_N, params) for name, mask_N in evidence.segments.items()]
+    checks += _sanity(evidence, params)
+    told = {check.verdict for check in checks}
+    verdict = REFUSE if REFUSE in told else CANNOT_TELL if CANNOT_TELL in told else PASS
+    return Verdict(verdict, "champion" if evidence.champion is not None else "bootstrap", tuple(checks))
+
+
+def _enough(mine_N: Floats, params: GateParams) -> Check:
+    enough = PASS if mine_N.size >= params.min_users else CANNOT_TELL
+    return Check("users in the gate slice", f">= {params.min_users}", str(mine_N.size), enough)
+
+
+def _difference(evidence: Evidence, name: str, margin: float, params: GateParams) -> Check:
+    verdict, mean, low, high = compare(
+        evidence.values["challenger"], evidence.values[name], margin, params.level
+    )
+    limit = f"lower bound > {margin:+.3f}"
+    return Check(f"NDCG@10 against {name}", limit, f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]", verdict, low, high)
+
+
+def _segment(evidence: Evidence, name: str, mask_N: Bools, params: GateParams) -> Check:
+    """Not surely worse than the strongest yardstick in any segment that is large enough to say."""
+    rule = f"segment {name}"
+    users = int(mask_N.sum())
+    limit = f"not surely below {params.segment_floor:+.2f} of the best yardstick"
+    if users < params.segment_users:
+        return Check(rule, limit, f"{users} users: too few to say, not judged", PASS)
+    best = max(params.yardsticks, key=lambda one: float(evidence.values[one][mask_N].mean()))
+    mean, low, high = paired(evidence.values["challenger"][mask_N], evidence.values[best][mask_N], params.level)
+    verdict = REFUSE if high < params.segment_floor else PASS
+    return Check(rule, limit, f"{mean:+.4f} [{low:+.4f}, {high:+.4f}] against {best}, {users} users", verdict, low, high)
+
+
+def _sanity(evidence: Evidence, params: GateParams) -> list[Check]:
+    spread = evidence.score_spread
+    sane = PASS if np.isfinite(spread) and spread > 1e-6 else REFUSE
+    checks = [Check("scores are finite and differ", "spread > 0", f"{spread:.4g}", sane)]
+    error = evidence.calibration_error
+    if error is not None:
+        verdict = PASS if error <= params.max_calibration_error else REFUSE
+        checks.append(Check("calibration error", f"<= {params.max_calibration_error}", f"{error:.4f}", verdict))
+    covered = PASS if evidence.coverage >= params.min_coverage else REFUSE
+    checks.append(Check("catalogue coverage of the top 10", f">= {params.min_coverage}", f"{evidence.coverage:.4f}", covered))
+    fresh = PASS if evidence.data_age_days <= params.max_data_age_days else REFUSE
+    age = f"{evidence.data_age_days:.1f} days"
+    checks.append(Check("age of the newest event at the run's date", f"<= {params.max_data_age_days:g} days", age, fresh))
+    mine = float(evidence.values["challenger"].mean()) if evidence.values["challenger"].size else 0.0
+    best = max(float(evidence.values[name].mean()) for name in params.yardsticks) if evidence.values["challenger"].size else 0
+    leak = mine > params.leak_value or (mine > 0.3 and mine > params.leak_ratio * max(best, 1e-9))
+    limit = f"NDCG@10 <= {params.leak_value:g} and <= {params.leak_ratio:g} x the best yardstick"
+    checks.append(Check("too good to be true", limit, f"{mine:.4f}, best yardstick {best:.4f}", REFUSE if leak else PASS))
+    return checks
+
+
+def summary(values: Mapping[str, Floats]) -> dict[str, dict[str, float | int]]:
+    """Mean and interval of every model's values."""
+    return {name: estimate(values_N).to_json() for name, values_N in values.items()}

@@ -1,0 +1,153 @@
+"""Ranking metrics: one value a user first, the mean and its interval last.
+
+Choices. Every metric returns (N,), because the gate and every interval need the users; nothing is sampled: lists are
+the top of a ranking over all eligible items. Intervals resample users, since rows of one user are not independent;
+a comparison resamples the same users on both sides.
+Shapes: N users, K list places. Source: Järvelin & Kekäläinen, 2002 (NDCG).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+DRAWS = 2000
+NO_ITEM = -1
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Ranked lists of N users and what each of them wanted.
+
+    `item_NK` holds NO_ITEM where a list ends early; `wanted` one array of distinct items a user.
+    """
+
+    item_NK: Ints
+    wanted: Sequence[Ints]
+
+    def hits(self, k: int) -> Bools:
+        """(N, k) whether the listed item was wanted."""
+        found = np.zeros((len(self.wanted), k), dtype=bool)
+        for at, wanted in enumerate(self.wanted):
+            found[at] = np.isin(self.item_NK[at, :k], wanted)
+        return found & (self.item_NK[:, :k] != NO_ITEM)
+
+    def n_wanted(self) -> Floats:
+        """(N,)"""
+        return np.array([wanted.size for wanted in self.wanted], dtype=np.float64)
+
+
+def _discount(k: int) -> Floats:
+    result: Floats = 1.0 / np.log2(np.arange(2, k + 2))
+    return result
+
+
+def ndcg(lists: Lists, k: int) -> Floats:
+    """(N,) in [0, 1]: the ideal list holds min(k, wanted) hits; a user who wanted nothing scores 0.
+
+    >>> float(ndcg(Lists(np.array([[3, 7]]), [np.array([7])]), 2)[0].round(4))
+    0.6309
+    """
+    ideal = np.concatenate([[0.0], np.cumsum(_discount(k))])[np.minimum(lists.n_wanted(), k).astype(int)]
+    gained = lists.hits(k) @ _discount(k)
+    return np.divide(gained, ideal, out=np.zeros_like(gained), where=ideal > 0)
+
+
+def recall(lists: Lists, k: int) -> Floats:
+    """(N,) share of the wanted items that the list holds."""
+    wanted = lists.n_wanted()
+    return np.divide(lists.hits(k).sum(1), wanted, out=np.zeros_like(wanted), where=wanted > 0)
+
+
+def precision(lists: Lists, k: int) -> Floats:
+    """(N,) share of the k places that were wanted."""
+    result: Floats = lists.hits(k).sum(1) / k
+    return result
+
+
+def hit_rate(lists: Lists, k: int) -> Floats:
+    """(N,) 1 where at least one place was wanted."""
+    return lists.hits(k).any(1).astype(np.float64)
+
+
+def reciprocal_rank(lists: Lists, k: int) -> Floats:
+    """(N,) 1 / place of the first wanted item, 0 where there is none."""
+    hits = lists.hits(k)
+    result: Floats = np.where(hits.any(1), 1.0 / (hits.argmax(1) + 1.0), 0.0)
+    return result
+
+
+def average_precision(lists: Lists, k: int) -> Floats:
+    """(N,) mean precision at the wanted places, over min(k, wanted)."""
+    hits = lists.hits(k)
+    at_place = np.cumsum(hits, axis=1) / np.arange(1, k + 1)
+    best = np.minimum(lists.n_wanted(), k)
+    return np.divide((at_place * hits).sum(1), best, out=np.zeros(len(hits)), where=best > 0)
+
+
+METRICS = {
+    "ndcg@10": lambda lists: ndcg(lists, 10),
+    "recall@10": lambda lists: recall(lists, 10),
+    "precision@10": lambda lists: precision(lists, 10),
+    "hit_rate@10": lambda lists: hit_rate(lists, 10),
+    "mrr@10": lambda lists: reciprocal_rank(lists, 10),
+    "map@10": lambda lists: average_precision(lists, 10),
+}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over users with its two-sided 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+    users: int
+
+    def to_json(self) -> dict[str, float | int]:
+        """Rounded to what the interval can support."""
+        values = {"mean": self.mean, "low": self.low, "high": self.high}
+        return {name: round(value, 6) for name, value in values.items()} | {"users": self.users}
+
+
+def bootstrap_means(values_N: Floats, seed: int = 0, draws: int = DRAWS) -> Floats:
+    """(draws,) means of resampled users.
+
+    A resample of N users is a multinomial draw over them, so one product replaces N x draws look-ups.
+    """
+    n = values_N.size
+    rng = np.random.default_rng(seed)
+    distinct, counts = np.unique(values_N, return_counts=True)
+    result: Floats = rng.multinomial(n, counts / n, size=draws) @ distinct / n
+    return result
+
+
+def estimate(values_N: Floats, seed: int = 0) -> Estimate:
+    """Mean and percentile bootstrap interval by user; zeros where there is nobody."""
+    if values_N.size == 0:
+        return Estimate(0.0, 0.0, 0.0, 0)
+    low, high = np.quantile(bootstrap_means(values_N, seed), [0.025, 0.975])
+    return Estimate(float(values_N.mean()), float(low), float(high), int(values_N.size))
+
+
+def coverage(item_NK: Ints, n_items: int) -> float:
+    """Share of the catalogue that stands in at least one list."""
+    listed = np.unique(item_NK[item_NK != NO_ITEM])
+    return listed.size / max(n_items, 1)
+
+
+def gini(item_NK: Ints, n_items: int) -> float:
+    """Inequality of how often items are listed: 0 all alike, 1 one item takes everything."""
+    shown = np.sort(np.bincount(item_NK[item_NK != NO_ITEM], minlength=n_items).astype(np.float64))
+    total = shown.sum()
+    if total == 0:
+        return 0.0
+    place = np.arange(1, n_items + 1)
+    return float((2 * place - n_items - 1) @ shown / (n_items * total))

@@ -1,0 +1,162 @@
+"""The recipe of a retrain, without any framework: tune on one slice, refit up to the cut, refresh what is shipped.
+
+Choices. Two clean steps. `tune` fits on what lies before the tune slice and picks the number of epochs and the
+calibration on it. `refit` repeats it up to the gate's cut with those numbers; that model is judged. What ships has the
+same weights with counts and statistics refreshed to the last day, because staleness costs more than any architecture
+gains, and counts are data, not judgement.
+The sequence network that makes training features is fitted before the earliest cut, so that no list sees its future.
+Shapes: see examples.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from models import calibration, ranker, sequence
+from models.calibration import Calibration
+from models.evaluation import Slice, calibration_rows, lists_of, values_of
+from models.examples import ExampleParams, States, cuts_before, training_lists
+from models.homepage import HomepageModel
+from models.items import ItemTable
+from models.log import ActionLog
+from models.ranker import Lists, RankerNet, RankerParams
+from models.sequence import SequenceModel, SequenceParams
+from models.signals import Knowledge
+from models.training import Curves, Progress, quiet
+
+
+@dataclass(frozen=True)
+class TrainParams:
+    """Everything that decides the weights; `threads` decides bytes too."""
+
+    threads: int = 2
+    use_sequence: bool = True
+    tune_users: int = 600
+    sequence: SequenceParams = SequenceParams()
+    ranker: RankerParams = RankerParams()
+    examples: ExampleParams = ExampleParams()
+
+
+@dataclass(frozen=True)
+class Times:
+    """Microseconds: data from `start`, tune slice after `tune_cut`, gate slice after `gate_cut`, data until `end`."""
+
+    start_us: int
+    tune_cut_us: int
+    gate_cut_us: int
+    end_us: int
+
+    def tune_cuts(self, params: ExampleParams) -> list[int]:
+        """Cuts of the training lists for tuning."""
+        return cuts_before(self.tune_cut_us, self.start_us, self.end_us - self.gate_cut_us, params.tune_cuts)
+
+    def gate_cuts(self, params: ExampleParams) -> list[int]:
+        """Cuts of the training lists for the refit."""
+        return cuts_before(self.gate_cut_us, self.start_us, self.end_us - self.gate_cut_us, params.cuts)
+
+    def earliest_cut(self, params: ExampleParams) -> int:
+        """Before it lies what the features' sequence network may know."""
+        return min(self.tune_cuts(params) + self.gate_cuts(params))
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """The network for training features, the one for judging and shipping, and how the first one learned."""
+
+    early: SequenceModel | None
+    late: SequenceModel | None
+    curves: Curves
+
+
+def train_sequences(
+    log: ActionLog, times: Times, params: TrainParams, checkpoints: Path | None, progress: Progress = quiet
+) -> Sequences:
+    """Early: up to the earliest cut, stopped by the actions that follow it. Late: up to the gate, as many epochs."""
+    if not params.use_sequence:
+        return Sequences(None, None, Curves())
+    earliest = times.earliest_cut(params.examples)
+    early_log = log.before(earliest)
+    if sum(len(one) >= 2 for one in sequence.sequences(early_log)) < 2:
+        return Sequences(None, None, Curves())
+    early, curves = sequence.train(
+        early_log,
+        params.sequence,
+        validate_on=log.between(earliest, times.tune_cut_us),
+        checkpoints=checkpoints / "early" if checkpoints else None,
+        progress=progress,
+    )
+    late, _ = sequence.train(
+        log.before(times.gate_cut_us),
+        params.sequence,
+        stop_after=curves.best_epoch,
+        checkpoints=checkpoints / "late" if checkpoints else None,
+        progress=progress,
+    )
+    return Sequences(early, late, curves)
+
+
+def tune(
+    log: ActionLog,
+    items: ItemTable,
+    times: Times,
+    states: States,
+    early: SequenceModel | None,
+    params: TrainParams,
+    checkpoints: Path | None,
+    progress: Progress = quiet,
+    on_lists: Callable[[int, int], None] | None = None,
+) -> tuple[Curves, Calibration]:
+    """Fit before the tune slice; the curves name the best epoch, the calibration comes from the same slice."""
+    cuts = times.tune_cuts(params.examples)
+    lists = training_lists(
+        log, items, cuts, times.tune_cut_us, sequence=early, states=states, params=params.examples, progress=on_lists
+    )
+    knowledge = Knowledge.fit(log, items, times.tune_cut_us, early)
+    everything_I = np.ones(len(items), dtype=bool)
+    held = Slice.of(log, times.tune_cut_us, times.gate_cut_us, states, params.tune_users)
+
+    def value(net: RankerNet) -> float:
+        model = HomepageModel(knowledge, net, Calibration(), times.tune_cut_us)
+        lists_NK = lists_of(held, lambda state, at: model.rank(state, at, everything_I, 300).index_C)
+        return float(values_of(held, *lists_NK)["ndcg@10"].mean()) if held.users else 0.0
+
+    net, curves = ranker.train(
+        lists, params.ranker, validate=value, checkpoints=checkpoints, progress=progress
+    )
+    tuned = HomepageModel(knowledge, net, Calibration(), times.tune_cut_us)
+    return curves, calibration.fit(*calibration_rows(held, tuned))
+
+
+def refit(
+    log: ActionLog,
+    items: ItemTable,
+    times: Times,
+    states: States,
+    sequences: Sequences,
+    tuned: tuple[Curves, Calibration],
+    params: TrainParams,
+    checkpoints: Path | None,
+    progress: Progress = quiet,
+    on_lists: Callable[[int, int], None] | None = None,
+) -> tuple[HomepageModel, Lists, Curves]:
+    """The model that is judged: everything up to the gate's cut. With its lists, for the trees beside it."""
+    cuts = times.gate_cuts(params.examples)
+    lists = training_lists(
+        log, items, cuts, times.gate_cut_us, sequence=sequences.early, states=states, params=params.examples,
+        progress=on_lists,
+    )  # fmt: skip
+    net, curves = ranker.train(
+        lists, params.ranker, stop_after=tuned[0].best_epoch, checkpoints=checkpoints, progress=progress
+    )
+    knowledge = Knowledge.fit(log, items, times.gate_cut_us, sequences.late)
+    return HomepageModel(knowledge, net, tuned[1], times.gate_cut_us), lists, curves
+
+
+def refresh(judged: HomepageModel, log: ActionLog, items: ItemTable, end_us: int) -> HomepageModel:
+    """The model that ships: the judged weights over counts and statistics of everything."""
+    knowledge = Knowledge.fit(log, items, end_us, judged.knowledge.sequence, judged.knowledge.counting.params)
+    return replace(judged, knowledge=knowledge, trained_until_us=end_us)
