@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from features import transforms as tf
 from features.conform import columns_of
 from features.engine import EngineConfig, Scratch, connect, load
+from features.errors import UsageError
 from features.importers.base import json_text
 from features.parquet_file import write_file
 from features.schema import (
@@ -95,6 +96,8 @@ def clean(
     `load_time` (aware) defaults to the latest event; `until` is a UTC date, inclusive. Raises SourceError for a missing
     table, SchemaError for a wrong one.
     """
+    if load_time is not None and load_time.tzinfo is None:
+        raise UsageError(f"load time {load_time.isoformat()} has no zone; give a UTC time")
     for table in (Events.TABLE, Items.TABLE):
         require_files(tables_dir, table)
     out_dir.mkdir(parents=True, exist_ok=True)

@@ -183,6 +183,8 @@ def test_missing_tables_and_unknown_engines_are_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no Parquet file of table 'items'"):
         clean(tmp_path / "in", tmp_path / "out")
     write_rows(tmp_path / "in", "items", [table("items", [])])
+    with pytest.raises(UsageError, match="has no zone; give a UTC time"):
+        clean(tmp_path / "in", tmp_path / "out", load_time=datetime(2020, 1, 1))
     with pytest.raises(UsageError, match="engine 'polars' is unknown; one of duckdb, spark"):
         clean(tmp_path / "in", tmp_path / "out", engine=EngineConfig("polars"))
 
