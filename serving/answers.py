@@ -245,5 +245,12 @@ def model_info(runtime: Runtime) -> Json:
     }
 
 
+def why_not(runtime: Runtime, item_id: str, user_id: str | None, now_us: int) -> str:
+    """What keeps an item off this user's page, in one sentence; for `homeranker why-not`."""
+    now = _ready(runtime)
+    state, _ = runtime.state(now, user_id, "", now_us)
+    return recommender.why_not(now, state, item_id, now_us)
+
+
 def _when(value: Any) -> str:
     return format_time(value) if isinstance(value, int) else str(value or "none")

@@ -23,7 +23,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-FREE = ("/", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json")
+PROBES = ("/livez", "/readyz", "/metrics")
+FREE = ("/", *PROBES, "/docs", "/openapi.json")
 FREE_BELOW = ("/static/",)
 ROUTES = ("/v1/explanations/", "/v1/users/", "/v1/erasures/", "/static/")
 KNOWN = frozenset({*FREE, "/v1/homepage", "/v1/events", "/v1/search", "/v1/ads", "/v1/items", "/v1/model", "/v1/cards"})
@@ -101,7 +102,9 @@ class Edge:
 
     async def _answer(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         path, gate = scope["path"], self._gate()
-        if path in ("/readyz", "/metrics") and scope["method"] == "GET":
+        if path in PROBES and scope["method"] not in ("GET", "HEAD"):
+            raise Problem(405, DETAILS[405], headers={"allow": "GET, HEAD"})
+        if path in PROBES and path != "/livez":
             await self._health(path, gate, answer)
             return
         if gate is None:

@@ -160,11 +160,11 @@ def paths() -> Json:
                 "How far an erasure is",
                 "Erasure",
                 parameters=[_parameter("erasure_id", "path")],
-                errors={404: "no such erasure"},
+                errors={**CLOCK, 404: "no such erasure"},
             )
         },
         "/v1/items": {"put": _call("items", "Change the catalogue", "ItemsAnswer", 202, "ItemsRequest", ITEM_EXAMPLE)},
-        "/v1/model": {"get": _call("model", "What serves", "Model")},
+        "/v1/model": {"get": _call("model", "What serves", "Model", errors=CLOCK)},
     }
 
 

@@ -39,7 +39,7 @@ class ServingParams:
     floor: float = PlackettLuceParams.floor
     diversity: float = PageParams.diversity
     search_weight: float = 0.25  # share of the person in a search's order
-    live_events: int = 200  # newest live events of a person that a request looks at
+    live_events: int = 500  # newest live events of a person that a request looks at
     rate_per_key: float = 1000.0  # requests a second and key, each worker
     concurrency: int = 64  # requests at work or waiting in one worker; more are refused with 503
     drain_s: float = 1.0  # how long /readyz says 503 before the sockets close

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.history import PURCHASE, TYPE_CODE, TYPE_WEIGHT, Action, UserState
+from models.homepage import HomepageModel
 from models.page import FILLER, PlacedSlot, Pool
 from models.policy import BoolArray, FloatArray, IntArray
 from serving.snapshot import Snapshot
@@ -24,6 +25,7 @@ from serving.snapshot import Snapshot
 DAY_US = 86_400_000_000
 NEW_DAYS = 30
 NEAR = 60  # neighbours of a viewed item, and popular items, that a module may hold
+KEPT_NEAR = 20_000  # items whose neighbours a snapshot remembers
 MAX_TITLE = 60
 REASONS = {
     "buy_again": "You bought this before",
@@ -110,14 +112,21 @@ def _because(snapshot: Snapshot, found: Candidates, state: UserState, now_us: in
     item, model = last_looked_at(state), snapshot.model
     if item is None or model is None or found.fallback:
         return None
-    item_id = snapshot.items.item_ids[item]
-    alone = UserState.build(None, [Action(item_id, "view", state.last_us)], snapshot.items.index)
-    open_I = np.zeros(len(snapshot.items), dtype=np.bool_)
-    open_I[found.index_C] = True
-    open_I[item] = False
-    near = model.rank(alone, model.as_of(now_us), open_I, NEAR).index_C
-    title = f"Because you viewed {short_title(snapshot, item)}"
-    return _subset(found, np.isin(found.index_C, near), "because_you_viewed", title, size)
+    keep_C = np.isin(found.index_C, _near(snapshot, model, item, now_us)) & (found.index_C != item)
+    return _subset(found, keep_C, "because_you_viewed", f"Because you viewed {short_title(snapshot, item)}", size)
+
+
+def _near(snapshot: Snapshot, model: HomepageModel, item: int, now_us: int) -> IntArray:
+    """What goes with an item, best first; the same for everybody, so it is kept with the snapshot."""
+    known = snapshot.near.get(item)
+    if known is None:
+        as_of = model.as_of(now_us)
+        alone = UserState.build(None, [Action(snapshot.items.item_ids[item], "view", as_of)], snapshot.items.index)
+        open_I = snapshot.available_I & ~snapshot.composer.rules.excluded_I
+        known = model.rank(alone, as_of, open_I, NEAR).index_C
+        if len(snapshot.near) < KEPT_NEAR:
+            snapshot.near[item] = known
+    return known
 
 
 def short_title(snapshot: Snapshot, item: int) -> str:

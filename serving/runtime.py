@@ -234,10 +234,9 @@ class Runtime:
             path = self.home / RULES_FILE
             seen = path.stat().st_mtime if path.exists() else None
             if seen != self._rules_seen or now_us() - held.made_us > RULES_AGE_US:
-                renewed = snapshot.with_rules(held, self._rules(), now_us())
+                rules = self._rules()
                 with self._swap:
-                    if self.snapshot is not None:
-                        self.snapshot = replace(self.snapshot, rules=renewed.rules, composer=renewed.composer)
+                    self.snapshot = snapshot.with_rules(self.snapshot or held, rules, now_us())
 
     def _load(self, directory: Path, why: str) -> None:
         try:

@@ -76,7 +76,7 @@ class Homeranker:
     async def begin(self) -> None:
         """Load and warm everything before the first request."""
         _logging()
-        sys.setswitchinterval(0.001)  # the event loop must not wait 5 ms for a page under way
+        sys.setswitchinterval(0.0005)  # the event loop must not wait 5 ms for a page under way
         bundled = Path(os.environ.get("HOMERANKER_MODEL") or BUNDLED)
         runtime = Runtime(ENVIRONMENT, bundled if bundled.is_dir() else None)
         runtime.start()

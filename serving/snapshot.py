@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from models.homepage import HomepageModel
 from models.items import ItemTable
 from models.page import Composer, PageParams
-from models.policy import BoolArray, FloatArray
+from models.policy import BoolArray, FloatArray, IntArray
 from models.policy.plackett_luce import PlackettLuce, PlackettLuceParams
 from models.rules import ItemFacts, Rules, compile_rules
 from serving.catalogue import Patch, patched
@@ -41,6 +41,7 @@ class Snapshot:
     no_consent: frozenset[str]
     item_seq: int
     made_us: int
+    near: dict[int, IntArray] = field(default_factory=dict)  # filled as visitors come; only ever grows
 
     @property
     def version(self) -> str:
@@ -114,4 +115,5 @@ def needs_more(old: Snapshot, patch: Patch) -> bool:
 
 def with_rules(old: Snapshot, rules: Rules, now_us: int) -> Snapshot:
     """The same catalogue under other rules."""
-    return replace(old, rules=rules, composer=composer_of(old.items, rules, old.params, now_us), made_us=now_us)
+    composer = composer_of(old.items, rules, old.params, now_us)
+    return replace(old, rules=rules, composer=composer, made_us=now_us, near={})

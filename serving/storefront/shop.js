@@ -233,8 +233,11 @@ byId("search").addEventListener("submit", (event) => {
 
 byId("who").addEventListener("change", () => byId("persona").submit());
 byId("why-close").addEventListener("click", () => byId("why").close());
-byId("open-drawer").addEventListener("click", () => {
-  const drawer = byId("drawer");
-  drawer.hidden = !drawer.hidden;
-  byId("open-drawer").setAttribute("aria-expanded", String(!drawer.hidden));
-});
+function drawer(open) {
+  byId("drawer").hidden = !open;
+  byId("open-drawer").setAttribute("aria-expanded", String(open));
+  byId(open ? "close-drawer" : "open-drawer").focus();
+}
+byId("open-drawer").addEventListener("click", () => drawer(byId("drawer").hidden));
+byId("close-drawer").addEventListener("click", () => drawer(false));
+byId("drawer").addEventListener("keydown", (event) => event.key === "Escape" && drawer(false));

@@ -62,6 +62,8 @@ def test_the_cart_the_reasons_and_the_drawer(page: Page) -> None:
     page.get_by_role("button", name="Engineers").click()
     expect(page.locator("#facts")).to_contain_text("plackett-luce")
     assert page.locator("#slots tr").count() == 24
+    page.keyboard.press("Escape")
+    expect(page.locator("#drawer")).not_to_be_visible()
 
 
 def test_search_and_keyboard_alone(page: Page) -> None:

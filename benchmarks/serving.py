@@ -1,0 +1,182 @@
+"""How fast the service answers: open-loop load on a built Bento, beside a trivial endpoint of the same server.
+
+    python -m benchmarks.serving MODEL_DIR [--items 4000] [--candidates 500] [--workers 1] [--seconds 10]
+
+Choices. Requests leave on a fixed schedule whatever the answers do, and a latency counts from the scheduled time, so
+that a stall is not hidden by a client that waits (no coordinated omission). Capacity is found first, closed-loop; the
+open-loop runs are at half of it and at 1, 2 and 5 times it. The client shares the machine's cores with the service.
+`--items` fills the catalogue up with made items.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from models.homepage import HomepageModel
+from models.items import ItemRow
+from serving.package import build_bento, served
+
+CONNECTIONS = 256
+
+
+@dataclass
+class Result:
+    """Latencies in milliseconds by status."""
+
+    seconds: float = 0.0
+    latency_ms: dict[int, list[float]] = field(default_factory=dict)
+
+    def add(self, status: int, milliseconds: float) -> None:
+        """One answer."""
+        self.latency_ms.setdefault(status, []).append(milliseconds)
+
+    def line(self, name: str) -> str:
+        """One row of the table."""
+        good = np.array(self.latency_ms.get(200, [np.nan]))
+        refused = [ms for status, found in self.latency_ms.items() if status in (429, 503) for ms in found]
+        p50, p95, p99 = np.percentile(good, [50, 95, 99])
+        told = f"{name:<28} {good.size / self.seconds:8.0f}/s  p50 {p50:7.2f}  p95 {p95:7.2f}  p99 {p99:7.2f} ms"
+        lost = sum(len(found) for status, found in self.latency_ms.items() if status not in (200, 429, 503))
+        return (
+            told
+            + (f"  refused {len(refused)} (p50 {np.median(refused):.1f} ms)" if refused else "")
+            + (f"  lost {lost}" if lost else "")
+        )
+
+
+class Connection:
+    """A keep-alive HTTP/1.1 connection; just enough of it to be cheap."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host, self._port = host, port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self, request: bytes) -> int:
+        """Send a whole request, read a whole answer, return its status; 0 where the connection broke."""
+        try:
+            if self._streams is None:
+                self._streams = await asyncio.open_connection(self._host, self._port)
+            reader, writer = self._streams
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+            await reader.readexactly(int(length.split(b":")[1]))
+            return int(head.split(b" ", 2)[1])
+        except (OSError, asyncio.IncompleteReadError, StopIteration):
+            self._streams = None
+            return 0
+
+
+def homepage() -> bytes:
+    """A page for one of 1,000 sessions."""
+    session = f"bench-{uuid.uuid4().int % 1000}"
+    body = json.dumps({"session_id": session, "page_size": 24}).encode()
+    head = f"POST /v1/homepage HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
+    return head.encode() + b"\r\n\r\n" + body
+
+
+def trivial() -> bytes:
+    """The cheapest call that goes the same way through server, edge and router."""
+    return b"GET /v1/erasures/none HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+async def closed_loop(host: str, port: int, seconds: float, make: object, clients: int = 8) -> float:
+    """Answers a second that the service can give."""
+    end, done = time.perf_counter() + seconds, 0
+
+    async def one() -> None:
+        nonlocal done
+        connection = Connection(host, port)
+        while time.perf_counter() < end:
+            status = await connection.ask(make())  # type: ignore[operator]
+            done += status > 0
+
+    await asyncio.gather(*(one() for _ in range(clients)))
+    return done / seconds
+
+
+async def open_loop(host: str, port: int, rate: float, seconds: float, make: object) -> Result:
+    """Requests on a fixed schedule."""
+    result, free = Result(seconds), [Connection(host, port) for _ in range(CONNECTIONS)]
+    start, tasks = time.perf_counter() + 0.1, []
+
+    async def one(due: float) -> None:
+        connection = free.pop() if free else Connection(host, port)
+        status = await connection.ask(make())  # type: ignore[operator]
+        result.add(status if status != 404 else 200, (time.perf_counter() - due) * 1e3)
+        free.append(connection)
+
+    for number in range(int(rate * seconds)):
+        due = start + number / rate
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        tasks.append(asyncio.create_task(one(due)))
+    await asyncio.gather(*tasks)
+    return result
+
+
+def enlarged(model_dir: Path, items: int, out: Path) -> Path:
+    """The model with its catalogue filled up with made items."""
+    model = HomepageModel.load(model_dir)
+    missing = items - len(model.items)
+    if missing <= 0:
+        return model_dir
+    rng = np.random.default_rng(0)
+    words = [title.split() for title in model.items.titles[:2000] if title]
+    rows = [
+        ItemRow(f"made-{n}", " ".join(rng.choice(words[n % len(words)], 3)), price=float(n % 40 + 1))
+        for n in range(missing)
+    ]
+    model.extend(rows).save(out)
+    (out / "manifest.json").write_text("{}")
+    return out
+
+
+async def measure(host: str, port: int, seconds: float) -> None:
+    """Print the table."""
+    await closed_loop(host, port, 2, homepage)
+    capacity = await closed_loop(host, port, seconds / 2, homepage)
+    print(f"capacity, closed loop, 8 clients: {capacity:.0f} pages/s", flush=True)
+    half = await open_loop(host, port, capacity / 2, seconds, trivial)
+    print(half.line("trivial call, same rate"), flush=True)
+    for factor in (0.5, 1.0, 2.0, 5.0):
+        result = await open_loop(host, port, capacity * factor, seconds, homepage)
+        print(result.line(f"homepage, {factor:g}x capacity"), flush=True)
+        await asyncio.sleep(2)
+    after = await open_loop(host, port, capacity / 2, seconds, homepage)
+    print(after.line("homepage, 0.5x, afterwards"), flush=True)
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model_dir", type=Path)
+    parser.add_argument("--items", type=int, default=0)
+    parser.add_argument("--candidates", type=int, default=500)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=10)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        model = enlarged(args.model_dir, args.items, root / "model")
+        settings = {"candidates": args.candidates, "rate_per_key": 1e6}
+        bento = build_bento(model, root / "bento", settings=settings)
+        with served(bento, root / "home", workers=args.workers) as (base, _):
+            items = len(HomepageModel.load(model).items)
+            print(f"{items} items, {args.candidates} candidates, {args.workers} worker(s)", flush=True)
+            host, port = base.removeprefix("http://").split(":")
+            asyncio.run(measure(host, int(port), args.seconds))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
