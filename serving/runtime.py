@@ -12,6 +12,7 @@ import logging
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,9 +77,8 @@ class Runtime:
 
     def start(self) -> None:
         """Open the log, load and warm the model, then watch; a missing part is looked for again later."""
-        self._open_log()
-        self._look_for_history()
-        self._look_for_model()
+        for task in (self._open_log, self._look_for_history, self._look_for_model):
+            self._attempt(task)
         self._thread.start()
 
     def stop(self) -> None:
@@ -137,13 +137,18 @@ class Runtime:
             self._wake.clear()
             due = time.monotonic() - last >= self.params.watch_s
             for task in (self._refresh_items, self._erase, *(rarely if due else ())):
-                try:
-                    task()
-                except HomerankerError as error:
-                    logger.warning("%s: %s", task.__name__.strip("_"), error)
-                except Exception as error:  # the watcher must outlive any fault; it is logged with its trace
-                    logger.exception("%s failed", task.__name__.strip("_"), exc_info=error)
+                self._attempt(task)
             last = time.monotonic() if due else last
+
+    @staticmethod
+    def _attempt(task: Callable[[], None]) -> None:
+        """Run a background task; what fails is tried again at the next turn."""
+        try:
+            task()
+        except HomerankerError as error:
+            logger.warning("%s: %s", task.__name__.strip("_"), error)
+        except Exception as error:  # the watcher must outlive any fault; it is logged with its trace
+            logger.exception("%s failed", task.__name__.strip("_"), exc_info=error)
 
     def _open_log(self) -> None:
         if self.log is None:
@@ -186,7 +191,9 @@ class Runtime:
         made = snapshot.build(model, patches, rules, self.params, now_us(), counts)
         self._warm(made)
         with self._swap:
-            self.snapshot = made
+            before, self.snapshot = self.snapshot, made
+        if before is not None and before.version != made.version:
+            metrics.MODEL.labels(before.version).set(0)
         if model is not None:
             self.models[model.version] = model
             while len(self.models) > KEPT_MODELS:

@@ -70,7 +70,7 @@ def test_search_and_keyboard_alone(page: Page) -> None:
     page.locator("#query").focus()
     page.keyboard.type("red lantren")
     page.keyboard.press("Enter")
-    expect(page.locator("#page h2")).to_contain_text("Found for")
+    expect(page.locator("#page h2").first).to_contain_text("Found for")
     assert "lantern" in page.locator(".title").first.inner_text().lower()
     page.keyboard.press("Tab")
     for _ in range(8):
