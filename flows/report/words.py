@@ -1,0 +1,222 @@
+"""The report's sentences: the verdict, the question, what the data cannot teach, what nobody checked, what to type.
+
+Choices. A figure alone does not say what follows from it, so each of these is a sentence made from the facts, and each
+says "cannot be told apart" where the interval holds zero. The list of what was not checked is part of the result: a
+reviewer who has to guess it cannot decide.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from models.gate import CANNOT_TELL, PASS
+
+Json = dict[str, Any]
+DECIDING = "ndcg@10"
+LABELS = {
+    "challenger": "challenger",
+    "champion": "champion",
+    "own_counts": "user's own counts",
+    "item_knn": "ItemKNN",
+    "lightgbm": "LightGBM, same features",
+    "popular": "popular",
+    "recently_popular": "recently popular",
+    "counting": "counting, our candidate source",
+    "without_sequence": "challenger without the sequence network",
+}
+METRICS = {
+    "ndcg@10": "NDCG@10",
+    "recall@10": "Recall@10",
+    "new_ndcg@10": "NDCG@10, new items",
+    "hit_rate@10": "Hit rate@10",
+    "precision@10": "Precision@10",
+    "mrr@10": "MRR@10",
+    "map@10": "MAP@10",
+}
+NO_RUN = "RUN"  # stands for the run's id in a report that must not name it
+CANNOT_TEACH = {
+    "views and carts": "No views or carts: the order of browsing cannot be learned, only that of purchases.",
+    "impressions with positions": (
+        "No impressions: what was shown and passed over is unknown, so clicks, the effect of a position and the page"
+        " policy cannot be learned. The probabilities in this report are of a purchase on the next visit, and the"
+        " decline over positions that the service uses is an assumption."
+    ),
+    "propensities": "No propensities: no other policy can be judged from this log.",
+}
+
+
+def label(name: str) -> str:
+    """A model's name for readers."""
+    return LABELS.get(name, name.replace("_", " "))
+
+
+def estimate(value: Json) -> str:
+    """0.338 [0.324, 0.352]"""
+    return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+
+
+def difference(value: Json) -> str:
+    """+0.024 [+0.018, +0.030]"""
+    return f"{value['mean']:+.3f} [{value['low']:+.3f}, {value['high']:+.3f}]"
+
+
+def of(facts: Json) -> Json:
+    """All sentences."""
+    return {
+        "verdict": _verdict(facts),
+        "question": _question(facts),
+        "against": [_against(one) for one in facts["models"] if one["name"] in ("champion", "lightgbm")],
+        "sequence": _sequence(facts),
+        "cannot_teach": [CANNOT_TEACH[one["name"]] for one in _shut(facts) if one["name"] in CANNOT_TEACH],
+        "policy": _policy(facts),
+        "not_checked": _not_checked(facts),
+        "commands": _commands(facts),
+    }
+
+
+def _named(facts: Json, name: str) -> Json | None:
+    return next((one for one in facts["models"] if one["name"] == name), None)
+
+
+def _shut(facts: Json) -> list[Json]:
+    return [tier for tier in facts["data"]["tiers"] if not tier["open"]]
+
+
+def _verdict(facts: Json) -> str:
+    rivals = [one for one in facts["models"] if one["name"] not in ("challenger", "counting", "without_sequence")]
+    mine = _named(facts, "challenger")
+    beside = _named(facts, "champion") or max(rivals, key=lambda one: float(one["metrics"][DECIDING]["mean"]))
+    scores = ""
+    if mine is not None:
+        reached, other = estimate(mine["metrics"][DECIDING]), estimate(beside["metrics"][DECIDING])
+        scores = (
+            f" On the next visits of {facts['users']:,} users, none of which it learned from, its NDCG@10 is {reached};"
+            f" that of {beside['label']} is {other}; paired difference"
+            f" {difference(beside['challenger_minus'][DECIDING])}."
+        )
+    failed = [gate for gate in facts["gates"] if gate["verdict"] != PASS]
+    if not failed:
+        kind = ", as a first model (there is no champion; the yardsticks decided)"
+        return (
+            f"Pass{kind if facts['verdict']['kind'] == 'bootstrap' else ''}: all {len(facts['gates'])} rules hold."
+            + scores
+        )
+    said = "Cannot tell, which is a refusal" if facts["verdict"]["verdict"] == CANNOT_TELL else "Refused"
+    rules = ", ".join(gate["rule"] for gate in failed)
+    return f"{said}: {len(failed)} of {len(facts['gates'])} rules did not hold ({rules})." + scores
+
+
+def _question(facts: Json) -> str:
+    if facts["verdict"]["verdict"] == PASS:
+        if facts["champion"] is None:
+            return "May this model become the first champion and meet shoppers?"
+        return f"May this model replace the champion {facts['champion']}?"
+    return "Is the data or the model at fault? There is nothing to promote; what serves now goes on serving."
+
+
+def _against(one: Json) -> str:
+    """Whether the challenger beats a rival, in words."""
+    value = one["challenger_minus"][DECIDING]
+    if value["low"] > 0:
+        return f"The challenger beats {one['label']}: NDCG@10 {difference(value)}."
+    if value["high"] < 0:
+        return f"The challenger DOES NOT beat {one['label']}, it is worse: NDCG@10 {difference(value)}."
+    return f"The challenger does not beat {one['label']}: the two cannot be told apart, NDCG@10 {difference(value)}."
+
+
+def _sequence(facts: Json) -> str:
+    if not facts["training"]["sequence_kept"]:
+        return "The sequence network is not part of this model: counting and the ranker's features carry it alone."
+    without = _named(facts, "without_sequence")
+    if without is not None:
+        value = without["challenger_minus"][DECIDING]
+        sure = "surely helps" if value["low"] > 0 else "surely harms" if value["high"] < 0 else "adds nothing certain"
+        return f"The sequence network is part of this model and {sure}: NDCG@10 {difference(value)} with it."
+    return (
+        "The sequence network is part of this model, as a source of candidates and as features of the ranker. What it"
+        " adds alone was not measured in this run."
+    )
+
+
+def _policy(facts: Json) -> list[str]:
+    policy, told = facts["policy"], []
+    told.append(
+        f"What ships: Plackett-Luce exploration ({policy['name']}): every slot is drawn from a softmax over the"
+        f" candidates' utilities at temperature {policy['temperature']:g}, mixed with a uniform share of"
+        f" {policy['floor']:g}. The probability of each draw is known exactly and logged as the slot's propensity."
+    )
+    proof = next((tier for tier in facts["data"]["tiers"] if tier["name"] == "propensities"), None)
+    if proof is None or not proof["open"]:
+        why = "" if proof is None else f" ({proof['why']})"
+        told.append(
+            "No policy was learned and no off-policy estimate was made:"
+            f" the log has {policy['slates']:,} rows of slates{why}. Any figure here would be invented. Once this service has logged its own pages, they carry"
+            " propensities and the next run can learn from them."
+        )
+    else:
+        told.append(
+            f"The log has {policy['slates']:,} rows of slates with propensities, enough for off-policy estimates; this"
+            " run learned no policy from them and made no estimate."
+        )
+    return told
+
+
+def _not_checked(facts: Json) -> list[str]:
+    data, training = facts["data"], facts["training"]
+    told = ["How shoppers answer: everything here is measured on a past log, nothing on live traffic."]
+    if facts["simulated"]:
+        told.append("Any real shop: all of this data is simulated.")
+    told.append(
+        "The very model that ships: it keeps the judged weights, over counts and statistics refreshed up to the end of"
+        " the data; no later data is left to judge it on."
+    )
+    told.append("The joint error of all rules: each bound is for its own rule, without correction for their number.")
+    told += [f"What {tier['name']} would teach ({tier['allows']}): {tier['why']}." for tier in _shut(facts)]
+    if not data["freshness_judged"]:
+        told.append(
+            "Freshness and future dates: the run names no day of loading (data.as_of), so the newest event counts as"
+            " now and the rule on age says nothing."
+        )
+    if not data["compared_with_run"]:
+        told.append(
+            "Drift against an accepted run: there is none yet. The measures of drift compare the newest week with the"
+            " days before it in the same data."
+        )
+    if data["guests"]:
+        told.append(
+            f"Guests: {data['guests']:,} events without a user feed counts, but no guest is among the judged users."
+        )
+    small = [one for one in facts["segments"] if one["mean"] is None]
+    told += [f"Segment {one['name']}: {one['users']} users are too few to say." for one in small]
+    if not training["calibration"]["judged"]:
+        told.append("Calibration: there was nothing to fit it on; the probabilities are a default.")
+    elif not training["calibration"]["bins"]:
+        told.append("The shape of calibration: only its mean error is stored, so there is no plot of it.")
+    if training["sequence_kept"] and _named(facts, "without_sequence") is None:
+        told.append("What the sequence network adds alone.")
+    if facts["champion_note"]:
+        told.append(f"The champion: {facts['champion_note']}.")
+    told.append("Latency under load, titles and pictures of items, fairness between groups of people.")
+    return told
+
+
+def _commands(facts: Json) -> list[Json]:
+    """What to type, and what it does."""
+    run = NO_RUN if facts["run"] is None else facts["run"]["run"]
+    verify = {"does": "recompute every hash of this run", "type": f"homeranker verify {run}"}
+    if facts["verdict"]["verdict"] != PASS:
+        return [
+            {"does": "see which runs there are and what serves", "type": "homeranker status"},
+            verify,
+            {"does": "after the data or params.yaml were corrected", "type": "homeranker retrain"},
+        ]
+    return [
+        {"does": "yes: make it the champion (services take it within 30 s)", "type": f"homeranker promote {run}"},
+        {"does": "no: write down why", "type": f'homeranker reject {run} --by "NAME" --why "TEXT"'},
+        {
+            "does": "where approval is required, before promote",
+            "type": f'homeranker approve {run} --by "NAME" --why "TEXT"',
+        },
+        verify,
+        {"does": "undo a promotion", "type": "homeranker rollback"},
+    ]
