@@ -58,13 +58,13 @@ class PlacedSlot:
 
 @dataclass
 class _Draft:
-    """The page while it is composed; counts by code, with one place more for "unknown" (code -1), which stays 0."""
+    """The page while it is composed; arrays by code, with one place more for "unknown" (code -1), which stays 0."""
 
     page_size: int
     used_I: BoolArray
     pins: dict[int, int]
-    category_N: IntArray
-    brand_N: IntArray
+    category_N: FloatArray  # 1 - 0.5 ** (slots above of this category): what diversity takes
+    brand_N: FloatArray
     caps: list[IntArray]
     slots: list[PlacedSlot] = field(default_factory=list)
     hits: Counter[str] = field(default_factory=Counter)
@@ -89,10 +89,10 @@ class Composer:
             self._fill(draft, pool, page_size if pool is filler else pool.size, pool is filler, rng)
         return draft.slots, draft.hits
 
-    def _counts(self) -> tuple[IntArray, IntArray]:
+    def _counts(self) -> tuple[FloatArray, FloatArray]:
         facts = self.facts
         sizes = (int(code_I.max(initial=-1)) + 2 for code_I in (facts.category_code_I, facts.brand_code_I))
-        category_N, brand_N = (np.zeros(size, dtype=np.int64) for size in sizes)
+        category_N, brand_N = (np.zeros(size) for size in sizes)
         return category_N, brand_N
 
     def _cap_counts(self, pins: dict[int, int]) -> list[IntArray]:
@@ -151,8 +151,8 @@ class Composer:
     def _utility(self, draft: _Draft, part: _Part) -> FloatArray:
         if not self.params.diversity or not draft.slots:
             return part.utility_P
-        like_P = (1 - 0.5 ** draft.category_N[part.category_P]) + 0.5 * (1 - 0.5 ** draft.brand_N[part.brand_P])
-        return np.asarray(part.utility_P - self.params.diversity * like_P)
+        like_P = draft.category_N[part.category_P] + 0.5 * draft.brand_N[part.brand_P]
+        return part.utility_P - self.params.diversity * like_P
 
     def _must_be_new(self, draft: _Draft) -> bool:
         if not self.rules.at_least_new:
@@ -166,12 +166,12 @@ class Composer:
         position = len(draft.slots) + 1
         draft.slots.append(PlacedSlot(position, pool.module, pool.title, item, _finite(score), propensity, explored))
         draft.used_I[item] = True
-        for count_N, code_I in (
+        for like_N, code_I in (
             (draft.category_N, self.facts.category_code_I),
             (draft.brand_N, self.facts.brand_code_I),
         ):
             if code_I[item] >= 0:
-                count_N[code_I[item]] += 1
+                like_N[code_I[item]] = (1 + like_N[code_I[item]]) / 2
 
 
 class _Part:

@@ -8,6 +8,7 @@ back starts anew. Sessions are the user's if an event or a page named both; thei
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 import sqlite3
@@ -134,6 +135,11 @@ class Erased:
 
     def __bool__(self) -> bool:
         return bool(self._users or self._sessions)
+
+    def fingerprint(self) -> str:
+        """Changes with every erasure; names nobody."""
+        told = json.dumps([self._users, self._sessions], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()
 
     def until_us(self, user_id: str | None, session_id: str | None) -> int:
         """Rows of this user, or of this session without a user, up to this time are erased; 0 for none."""

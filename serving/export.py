@@ -90,14 +90,14 @@ def _merge(dest: Path, table: str, batches: Iterator[pa.Table], erased: Erased, 
     with TableWriter(dest, table) as writer:
         if table_files(dest, table):
             for batch in scan(dest, table):
-                writer.write(_without(batch, table, erased, dropped))
+                writer.write(without_erased(batch, table, erased, dropped))
         for batch in batches:
-            writer.write(_without(batch, table, erased, dropped))
+            writer.write(without_erased(batch, table, erased, dropped))
         return writer.close().rows_out
 
 
-def _without(rows: pa.Table, table: str, erased: Erased, dropped: list[int]) -> pa.Table:
-    """The rows that no erasure covers; times are compared, so that somebody who came back starts anew."""
+def without_erased(rows: pa.Table, table: str, erased: Erased, dropped: list[int]) -> pa.Table:
+    """The rows of `events` or `slates` that no erasure covers; times are compared, so that somebody who came back starts anew."""
     if not erased:
         return rows
     time = Events.EVENT_TIME if table == Events.TABLE else Slates.SERVED_AT

@@ -2,8 +2,8 @@
 
 Chosen because its slot-by-slot factors are exact propensities (no estimate, no Monte Carlo): slot s draws from a
 softmax over what is left, mixed with a uniform share so that no allowed candidate has a weight near infinity later.
-The draw adds Gumbel noise to the log probabilities and takes the largest, which is one vector operation.
-Source: Plackett (1975); Kool et al. (2019) for the Gumbel view.
+The draw is a race of exponential clocks, the smallest time / probability wins: Gumbel noise on log probabilities with
+the logarithm taken out, and one vector operation. Source: Plackett (1975); Kool et al. (2019) for the Gumbel view.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import numpy as np
 
 from features.errors import UsageError
 from models.policy import BoolArray, Choice, FloatArray
+
+TINY = 1e-300  # stands for a probability of 0, which so loses every race
 
 
 @dataclass(frozen=True)
@@ -36,20 +38,22 @@ class PlackettLuce:
 
     def probabilities(self, utility_C: FloatArray, allowed_C: BoolArray) -> FloatArray:
         """Probability of each candidate for this slot, (C,); 0 where not allowed; sums to 1."""
-        count = int(allowed_C.sum())
-        logit_C = np.where(allowed_C, utility_C / self.params.temperature, -np.inf)
-        weight_C = np.exp(logit_C - logit_C.max())
-        softmax_C = weight_C / weight_C.sum()
-        return np.where(allowed_C, (1 - self.params.floor) * softmax_C + self.params.floor / count, 0.0)
+        return self._mixed(np.where(allowed_C, utility_C, -np.inf), allowed_C)[0]
+
+    def _mixed(self, masked_C: FloatArray, allowed_C: BoolArray) -> tuple[FloatArray, int]:
+        """Probabilities and the greedy place; utilities are -inf where not allowed."""
+        greedy = int(masked_C.argmax())
+        weight_C = np.exp((masked_C - masked_C[greedy]) / self.params.temperature)
+        share = (1 - self.params.floor) / float(weight_C.sum())
+        return weight_C * share + allowed_C * (self.params.floor / np.count_nonzero(allowed_C)), greedy
 
     def choose(self, utility_C: FloatArray, allowed_C: BoolArray, rng: np.random.Generator) -> Choice:
         """One draw; greedy is the highest utility, ties to the lower place."""
-        greedy = int(np.argmax(np.where(allowed_C, utility_C, -np.inf)))
-        if int(allowed_C.sum()) == 1:
+        probability_C, greedy = self._mixed(np.where(allowed_C, utility_C, -np.inf), allowed_C)
+        if np.count_nonzero(allowed_C) == 1:
             return Choice(greedy, 1.0, greedy)
-        probability_C = self.probabilities(utility_C, allowed_C)
-        with np.errstate(divide="ignore"):
-            place = int(np.argmax(np.log(probability_C) + rng.gumbel(size=probability_C.size)))
+        clock_C = rng.standard_exponential(probability_C.size) / np.maximum(probability_C, TINY)
+        place = int(clock_C.argmin())
         return Choice(place, min(1.0, float(probability_C[place])), greedy)
 
 
