@@ -105,7 +105,11 @@ def dvc_document() -> dict[str, Any]:
             deps.append("flows/report")
         if stage.reads_data:
             deps.append("${data.path}")
-        entry: dict[str, Any] = {"desc": stage.says, "cmd": f"python -m flows.stages {stage.name}", "deps": sorted(deps)}
+        entry: dict[str, Any] = {
+            "desc": stage.says,
+            "cmd": f"python -m flows.stages {stage.name}",
+            "deps": sorted(deps),
+        }
         if stage.sections:
             entry["params"] = list(stage.sections)
         entry["outs"] = [path.as_posix() for path in stage.outs]

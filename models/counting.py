@@ -49,14 +49,15 @@ class Relation:
 
     @classmethod
     def from_matrix(cls, matrix: sp.csr_matrix, neighbours: int) -> Relation:
-        """Keep the strongest entries of each row; ties go to the lower item."""
+        """Keep the strongest entries of each row."""
         matrix = matrix.tocsr()
-        matrix.sort_indices()
+        matrix.sort_indices()  # the product's own order is not specified
         indices, weights, counts = [], [], []
         for start, end in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True):
             data = matrix.data[start:end]
-            strong = np.argsort(-data, kind="stable")[:neighbours] if data.size > neighbours else np.arange(data.size)
-            strong = np.sort(strong[data[strong] > 0])
+            strong = np.flatnonzero(data > 0)
+            if strong.size > neighbours:
+                strong = np.sort(strong[np.argpartition(-data[strong], neighbours - 1)[:neighbours]])
             indices.append(matrix.indices[start:end][strong])
             weights.append(data[strong])
             counts.append(strong.size)
@@ -146,11 +147,10 @@ def _incidence(
 def _cosine(incidence: sp.csr_matrix, shrinkage: float) -> sp.csr_matrix:
     product = (incidence.T @ incidence).tocsr()
     norm = np.sqrt(product.diagonal() + 1e-9)
-    product.setdiag(0)
-    product.eliminate_zeros()
-    entries = product.tocoo()
-    entries.data = entries.data / (norm[entries.row] * norm[entries.col] + shrinkage)
-    return entries.tocsr()
+    row = np.repeat(np.arange(product.shape[0]), np.diff(product.indptr))
+    product.data /= norm[row] * norm[product.indices] + shrinkage
+    product.data[row == product.indices] = 0.0
+    return product
 
 
 def _people(log: ActionLog, weight: npt.NDArray[np.float64], params: CountingParams) -> sp.csr_matrix:

@@ -11,22 +11,27 @@ Shapes: see examples.py.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from models import calibration, ranker, sequence
 from models.calibration import Calibration
-from models.evaluation import Slice, calibration_rows, lists_of, values_of
-from models.examples import ExampleParams, States, cuts_before, training_lists
+from models.evaluation import Ints, Slice, Top, calibration_rows, lists_of, values_of
+from models.examples import ExampleParams, States, cuts_before, states_from_log, training_lists
+from models.history import UserState
 from models.homepage import HomepageModel
 from models.items import ItemTable
 from models.log import ActionLog
 from models.ranker import Lists, RankerNet, RankerParams
+from models.retrieval import strongest
 from models.sequence import SequenceModel, SequenceParams
 from models.signals import Knowledge
 from models.training import Curves, Progress, quiet
+from models.yardsticks import counting
+
+FUSION_WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.2)
 
 
 @dataclass(frozen=True)
@@ -36,9 +41,10 @@ class TrainParams:
     threads: int = 2
     use_sequence: bool = True
     tune_users: int = 600
-    sequence: SequenceParams = SequenceParams()
-    ranker: RankerParams = RankerParams()
-    examples: ExampleParams = ExampleParams()
+    least_fusion_gain: float = 0.001  # of NDCG@10: what the network must add to counting to be kept
+    sequence: SequenceParams = field(default_factory=SequenceParams)
+    ranker: RankerParams = field(default_factory=RankerParams)
+    examples: ExampleParams = field(default_factory=ExampleParams)
 
 
 @dataclass(frozen=True)
@@ -70,12 +76,22 @@ class Sequences:
     early: SequenceModel | None
     late: SequenceModel | None
     curves: Curves
+    fusion: dict[str, float] = field(default_factory=dict)  # weight of the network -> NDCG@10 beside counting
 
 
 def train_sequences(
-    log: ActionLog, times: Times, params: TrainParams, checkpoints: Path | None, progress: Progress = quiet
+    log: ActionLog,
+    items: ItemTable,
+    times: Times,
+    params: TrainParams,
+    checkpoints: Path | None,
+    progress: Progress = quiet,
 ) -> Sequences:
-    """Early: up to the earliest cut, stopped by the actions that follow it. Late: up to the gate, as many epochs."""
+    """Early: up to the earliest cut, stopped by the actions that follow it. Late: up to the gate, as many epochs.
+
+    The network is kept only if some weight of it beside counting ranks the users' next visits better than counting
+    alone; otherwise both are None: the data decides.
+    """
     if not params.use_sequence:
         return Sequences(None, None, Curves())
     earliest = times.earliest_cut(params.examples)
@@ -89,6 +105,11 @@ def train_sequences(
         checkpoints=checkpoints / "early" if checkpoints else None,
         progress=progress,
     )
+    fusion = try_fusion(log, items, earliest, times.tune_cut_us, early, params.tune_users)
+    best = max(fusion, key=lambda weight: (fusion[weight], -weight))
+    told = {f"{weight:g}": round(value, 6) for weight, value in fusion.items()}
+    if fusion[best] < fusion[0.0] + params.least_fusion_gain:
+        return Sequences(None, None, curves, told)
     late, _ = sequence.train(
         log.before(times.gate_cut_us),
         params.sequence,
@@ -96,7 +117,32 @@ def train_sequences(
         checkpoints=checkpoints / "late" if checkpoints else None,
         progress=progress,
     )
-    return Sequences(early, late, curves)
+    return Sequences(early, late, curves, told)
+
+
+def try_fusion(
+    log: ActionLog, items: ItemTable, cut_us: int, end_us: int, network: SequenceModel, max_users: int
+) -> dict[float, float]:
+    """Weight of the network -> NDCG@10 of counting plus the weighted network, on the visits after the cut."""
+    held = Slice.of(log, cut_us, end_us, states_from_log(log), max_users)
+    knowledge = Knowledge.fit(log, items, cut_us)
+    everything_I = np.ones(len(items), dtype=bool)
+
+    def top(weight: float) -> Top:
+        def fused(state: UserState, as_of_us: int) -> Ints:
+            counted_I = counting(state, knowledge, as_of_us)
+            counted_I = counted_I / max(float(counted_I.max()), 1e-9)
+            said_I = network.scores(state, len(items)).astype(np.float64)
+            spread = float(said_I.std()) or 1.0
+            score_I = counted_I + weight * np.maximum((said_I - said_I.mean()) / spread, 0.0)
+            return strongest(score_I, 300, everything_I)
+
+        return fused
+
+    return {
+        weight: float(values_of(held, *lists_of(held, top(weight)))["ndcg@10"].mean()) if held.users else 0.0
+        for weight in FUSION_WEIGHTS
+    }
 
 
 def tune(
@@ -124,9 +170,7 @@ def tune(
         lists_NK = lists_of(held, lambda state, at: model.rank(state, at, everything_I, 300).index_C)
         return float(values_of(held, *lists_NK)["ndcg@10"].mean()) if held.users else 0.0
 
-    net, curves = ranker.train(
-        lists, params.ranker, validate=value, checkpoints=checkpoints, progress=progress
-    )
+    net, curves = ranker.train(lists, params.ranker, validate=value, checkpoints=checkpoints, progress=progress)
     tuned = HomepageModel(knowledge, net, Calibration(), times.tune_cut_us)
     return curves, calibration.fit(*calibration_rows(held, tuned))
 

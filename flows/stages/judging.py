@@ -46,7 +46,10 @@ def evaluate() -> None:
     model = HomepageModel.load(A.model / "judged")
     champion, about, note = _champion()
     if champion is not None and champion.trained_until_us > times.gate_cut_us:
-        champion, note = None, f"the champion saw events of the gate slice (its cut is {utc(champion.trained_until_us)})"
+        champion, note = (
+            None,
+            f"the champion saw events of the gate slice (its cut is {utc(champion.trained_until_us)})",
+        )
     named = evaluation.tops(model, lightgbm.Booster(model_file=str(A.model / TREES)))
     if champion is not None:
         named["champion"] = _translated(champion, model)
@@ -157,7 +160,13 @@ def _pages(
         ]
         titles = [{"title": model.items.titles[item], "taken": item in slice_.visits[at].items} for item in before]
         pages.append(
-            {"user": f"user {number}", "sessions": state.n_sessions, "challenger": slots, "other": other, "before": titles}
+            {
+                "user": f"user {number}",
+                "sessions": state.n_sessions,
+                "challenger": slots,
+                "other": other,
+                "before": titles,
+            }
         )
     return pages
 

@@ -40,7 +40,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path}: cannot be read ({error}); run `dvc repro` for the stage that writes it") from error
+        raise ArtifactError(
+            f"{path}: cannot be read ({error}); run `dvc repro` for the stage that writes it"
+        ) from error
 
 
 def write_json(path: Path, value: Any) -> None:

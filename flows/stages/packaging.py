@@ -43,9 +43,7 @@ def package(no_consent: list[str]) -> None:
         "data_hash": load.digest_of(A.tables),
         "data": load.params().data.name,
         "verdict": verdict["verdict"],
-        "metrics": {
-            name: values["mean"] for name, values in metrics["models"]["challenger"]["metrics"].items()
-        },
+        "metrics": {name: values["mean"] for name, values in metrics["models"]["challenger"]["metrics"].items()},
         "no_consent_hashes": sorted(hashlib.sha256(user.encode()).hexdigest() for user in no_consent),
     }
     checkpoint.write_json(model_dir / "manifest.json", told)

@@ -26,7 +26,6 @@ from flows.paths import CHAMPION_INPUT, Artifacts
 from flows.stages import load
 from flows.stages.judging import evaluate, gate
 from flows.stages.packaging import package
-
 from flows.stages.training import train_ranker, train_sequence
 from models.examples import next_visits
 from models.recipe import Times
@@ -96,8 +95,8 @@ def build_history() -> None:
     A.features.mkdir(parents=True, exist_ok=True)
     load.write_json(A.features / "windows.json", dataclasses.asdict(times))
     examples = settings.train.examples
-    asked = {cut: times.tune_cut_us for cut in times.tune_cuts(examples)}
-    asked |= {cut: times.gate_cut_us for cut in times.gate_cuts(examples)}
+    asked = dict.fromkeys(times.tune_cuts(examples), times.tune_cut_us)
+    asked |= dict.fromkeys(times.gate_cuts(examples), times.gate_cut_us)
     asked |= {times.tune_cut_us: times.gate_cut_us, times.gate_cut_us: times.end_us}
     history = user_history(load.clean_events().to_pandas(), settings.history, tuple(sorted(asked)))
     path = write_history(history, A.features / "history.parquet")
@@ -165,4 +164,3 @@ RUN: dict[str, Callable[[], Any]] = {
     "package": bento,
     "report": report,
 }
-

@@ -30,12 +30,12 @@ def train_sequence() -> None:
     table = load.items()
     settings = load.params().train
     place = load.checkpoints("sequence", dataclasses.asdict(settings), load.digest_of(A.clean / "events.parquet"))
-    found = recipe.train_sequences(load.log(table), load.times(), settings, place, _progress)
+    found = recipe.train_sequences(load.log(table), table, load.times(), settings, place, _progress)
     A.sequence.mkdir(parents=True, exist_ok=True)
     for name, model in ((EARLY, found.early), (LATE, found.late)):
         if model is not None:
             save_model(model, A.sequence / name)
-    load.write_json(A.sequence / "curves.json", found.curves.to_json())
+    load.write_json(A.sequence / "curves.json", found.curves.to_json() | {"fusion": found.fusion})
 
 
 def train_ranker() -> None:

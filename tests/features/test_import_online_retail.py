@@ -45,7 +45,7 @@ def test_purchases_of_known_customers_are_the_clean_rows_less_the_five_fees(impo
         f"WHERE {CLEAN} AND upper(trim(Description)) NOT IN ({fees})"
     )
     found = (
-        "SELECT user_id u, item_id i, event_time AT TIME ZONE 'UTC' t, quantity q, price p "
+        "SELECT user_id u, item_id i, date_trunc('minute', event_time AT TIME ZONE 'UTC') t, quantity q, price p "
         f"FROM '{imported}/events/*/*.parquet' WHERE user_id IS NOT NULL AND event_type = 'purchase'"
     )
     assert duckdb.execute(f"SELECT count(*) FROM ({wanted})").fetchone() == (396_356,)

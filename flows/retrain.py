@@ -1,0 +1,156 @@
+"""The main job as a Prefect flow: one task a stage, in the order of dvc.yaml, each in the run's worktree. EDGE: Prefect.
+
+Choices. DVC owns what depends on what: a task runs `dvc repro --single-item STAGE` and nothing else. A stage that says
+why it failed failed for good; one that died without a word is tried again. The flow is a view: the run's record is
+written by flows/runs.py whatever becomes of the server.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from features import errors
+from flows.stages.progress import MARK
+
+Listen = Callable[[str, dict[str, Any] | None], None]  # (stage, progress or None at its start)
+
+
+class StageDied(Exception):
+    """A stage ended without saying why: killed, out of memory, or another process in its way."""
+
+
+def environment(home: Path, run_dir: Path) -> dict[str, str]:
+    """Variables of a stage's process."""
+    return {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "HOMERANKER_HOME": str(home),
+        "HOMERANKER_COSTS": str(run_dir / "costs"),
+        "HOMERANKER_ERRORS": str(run_dir / "error.json"),
+        "HOMERANKER_PARENT": str(os.getpid()),
+        "HOMERANKER_PROGRESS": "1",
+        "DVC_NO_ANALYTICS": "1",
+        "DO_NOT_TRACK": "1",
+        "BENTOML_DO_NOT_TRACK": "1",
+        "GX_ANALYTICS_ENABLED": "false",
+        "PYTHONHASHSEED": "0",
+        "PYTHONWARNINGS": "ignore",
+        # Threads that wait must not spin: on a shared machine that costs ten times the work itself.
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "0",
+        "KMP_BLOCKTIME": "0",
+    }
+
+
+def order(worktree: Path) -> list[str]:
+    """The stages in an order that their dependencies allow, as DVC sees them."""
+    import networkx
+    from dvc.repo import Repo
+
+    graph = Repo(str(worktree)).index.graph
+    reverse = networkx.reverse_view(graph)
+    names = networkx.lexicographical_topological_sort(reverse, key=lambda stage: str(stage.addressing))
+    return [stage.name for stage in names if getattr(stage, "name", None)]
+
+
+def run_stage(stage: str, worktree: Path, variables: dict[str, str], listen: Listen, timeout_s: float) -> None:
+    """One stage by DVC. HomerankerError: it said why; StageDied: it did not."""
+    told = Path(variables["HOMERANKER_ERRORS"])
+    told.unlink(missing_ok=True)
+    listen(stage, None)
+    command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
+    process = subprocess.Popen(
+        command, cwd=worktree, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    tail: list[str] = []
+    try:
+        assert process.stdout is not None  # noqa: S101 - it is a pipe
+        for line in process.stdout:
+            if line.startswith(MARK):
+                listen(stage, json.loads(line.removeprefix(MARK)))
+            else:
+                tail = [*tail[-20:], line.rstrip()]
+        status = process.wait(timeout_s)
+    finally:
+        if process.poll() is None:
+            process.kill()
+    if status == 0:
+        return
+    if told.exists():
+        failure = json.loads(told.read_text())
+        kind = getattr(errors, failure["kind"], errors.HomerankerError)
+        raise kind(failure["message"])
+    raise StageDied(f"stage {stage} ended with status {status}:\n" + "\n".join(tail[-12:]))
+
+
+def prefect_settings(home: Path) -> None:
+    """What Prefect reads from the environment; must come before its first import."""
+    defaults = {
+        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_LEVEL": "ERROR",
+        "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        "DO_NOT_TRACK": "1",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+def walk(
+    run: str,
+    worktree: Path,
+    variables: dict[str, str],
+    listen: Listen,
+    finish: Callable[[], dict[str, Any]],
+    *,
+    timeout_s: float,
+    retries: int,
+    delay_s: float,
+) -> dict[str, Any]:
+    """All stages as a Prefect flow, then `finish` (collect, smoke test, report) as its last task."""
+    from prefect import flow, task
+
+    def transient(_task: Any, _run: Any, state: Any) -> bool:
+        return isinstance(state.result(raise_on_failure=False), StageDied)
+
+    @task(
+        task_run_name="{stage}",
+        retries=retries,
+        retry_delay_seconds=[delay_s * 2**at for at in range(retries)],
+        retry_condition_fn=transient,
+        timeout_seconds=timeout_s,
+        persist_result=False,
+    )
+    def one(stage: str) -> None:
+        run_stage(stage, worktree, variables, listen, timeout_s)
+
+    @task(task_run_name="finish", persist_result=False)
+    def last() -> dict[str, Any]:
+        return finish()
+
+    @flow(name="retrain", flow_run_name=run, persist_result=False)
+    def retrain() -> dict[str, Any]:
+        for stage in order(worktree):
+            one(stage)
+        facts = last()
+        _publish(run, facts)
+        return facts
+
+    return retrain()
+
+
+def _publish(run: str, facts: dict[str, Any]) -> None:
+    """The report and the metrics as Prefect artifacts, to be read in its UI."""
+    from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+    key = "retrain"
+    create_markdown_artifact(key=f"{key}-report", markdown=facts["markdown"], description=f"run {run}")
+    create_table_artifact(key=f"{key}-metrics", table=facts["table"], description=f"run {run}")

@@ -1,0 +1,58 @@
+"""The commands that touch the service and its log."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from features.errors import HomerankerError, UsageError
+from flows.registry import Registry
+
+
+def serve_champion(registry: Registry, host: str, port: int, workers: int, fallback: bool) -> int:
+    """Serve the champion's Bento until SIGTERM; the exit status of the service.
+
+    Without a champion: exit 1, or with `fallback` the newest finished run's catalogue as a popular page.
+    """
+    from serving.package import serve
+
+    champion = registry.pointer("champion")
+    if champion is not None:
+        return serve(registry.home.runs / champion["run"] / "bento", registry.home.root, host, port, workers, fallback)
+    if not fallback:
+        raise HomerankerError("there is no champion to serve; homeranker retrain --promote makes one (or --fallback)")
+    return serve(registry.run_dir("last") / "bento", registry.home.root, host, port, workers, True)
+
+
+def export(home: Path, dest: Path, until: str | None) -> dict[str, Any]:
+    """Write the log as canonical tables; counts."""
+    from serving.export import export_log
+
+    try:
+        day = None if until is None else date.fromisoformat(until)
+    except ValueError as error:
+        raise UsageError(f"--until {until}: no date; write YYYY-MM-DD (UTC, inclusive)") from error
+    return dataclasses.asdict(export_log(home, dest, day))
+
+
+def erase(home: Path, user: str) -> dict[str, Any]:
+    """Ask for the erasure in the log and carry it out here, by the service's own steps; returns its receipt."""
+    from serving import erasure
+    from serving.event_log import EventLog
+    from serving.online import OnlineHistory
+    from serving.params import from_environment
+    from serving.tokens import Signer, read_secret
+
+    log = EventLog(home)
+    online = OnlineHistory(home, from_environment().redis_url)
+    try:
+        asked = erasure.request(log, user, int(time.time() * 1e6))
+        online.open()
+        signer = Signer(read_secret(home))
+        erasure.perform(log, signer, asked, lambda _user, _sessions: None, lambda one, _: online.forget(one))
+        return erasure.receipt(log, asked) or {}
+    finally:
+        log.close()

@@ -1,0 +1,70 @@
+"""What `homeranker status` and `verify` say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flows.registry import Registry
+
+LAST_RUNS = 8
+
+
+def document(registry: Registry) -> dict[str, Any]:
+    """Champion, previous, and the last runs, newest first."""
+    keep = ("run", "status", "started_at", "seconds", "verdict", "data", "by", "why", "error", "bento", "costs")
+    runs = [{name: run[name] for name in keep if name in run} for run in reversed(registry.runs()[-LAST_RUNS:])]
+    champion, previous = registry.pointer("champion"), registry.pointer("previous")
+    promoted = {one["run"] for one in (champion, previous) if one}
+    waiting = [run["run"] for run in runs if run.get("verdict") == "pass" and run["run"] not in promoted]
+    return {
+        "home": str(registry.home.root),
+        "champion": champion,
+        "previous": previous,
+        "waiting": waiting,
+        "runs": runs,
+    }
+
+
+def show(told: dict[str, Any]) -> None:
+    """As tables for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for name in ("champion", "previous"):
+        one = told[name]
+        console.print(
+            f"{name}: " + (f"run {one['run']}, model {one['version']}, since {one['since']}" if one else "none")
+        )
+    table = Table("run", "status", "started", "seconds", "verdict", "data", "by")
+    for run in told["runs"]:
+        cells = (run["run"], run["status"], run["started_at"], run.get("seconds", ""), run.get("verdict", ""))
+        table.add_row(*map(str, cells), str(run["data"]), str(run["by"]))
+    console.print(table)
+    newest = next((run for run in told["runs"] if run.get("costs")), None)
+    if newest:
+        costs = Table(
+            "stage", "seconds", "peak MB", title=f"what run {newest['run']} cost (stages from the cache: none)"
+        )
+        for stage, cost in newest["costs"].items():
+            costs.add_row(stage, f"{cost['seconds']:.1f}", f"{cost['peak_mb']:.0f}")
+        console.print(costs)
+    for run in told["runs"]:
+        if run.get("error"):
+            console.print(f"{run['run']} failed: {run['error'].splitlines()[0]}", markup=False)
+
+
+def made_differently(manifest: dict[str, Any]) -> list[str]:
+    """What here differs from where a run was made: why a new run may give other bytes."""
+    from flows.stages.packaging import made_with
+
+    was, now = manifest["made_with"], made_with()
+    found = [
+        f"{name} was {was[name]}, is {now[name]}" for name in was if name != "libraries" and was[name] != now[name]
+    ]
+    libraries = was["libraries"]
+    return found + [
+        f"{name} was {libraries[name]}, is {now['libraries'].get(name)}"
+        for name in libraries
+        if libraries[name] != now["libraries"].get(name)
+    ]
