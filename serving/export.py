@@ -97,7 +97,7 @@ def _merge(dest: Path, table: str, batches: Iterator[pa.Table], erased: Erased, 
 
 
 def without_erased(rows: pa.Table, table: str, erased: Erased, dropped: list[int]) -> pa.Table:
-    """The rows of `events` or `slates` that no erasure covers; times are compared, so that somebody who came back starts anew."""
+    """The rows of `events` or `slates` that no erasure covers; who came back later starts anew, by the rows' times."""
     if not erased:
         return rows
     time = Events.EVENT_TIME if table == Events.TABLE else Slates.SERVED_AT

@@ -2,7 +2,8 @@
 
 Choices. One ranking of candidates feeds all modules; a module is a subset with a reason ("you bought this before"),
 so every slot carries the same ranker's score. Eligibility (stock, exclusions, rules) is a mask that stands apart from
-ranking. Modules are ordered by the mean score of their best candidates for this person. If the model fails, the page
+ranking. Modules about this person come before those about the shop, each by the mean score of its best candidates
+for this person; a module that `for_you` has left too little of is left out. If the model fails, the page
 still comes from popularity and says so.
 Legend: I items, C candidates of the ranking.
 """
@@ -32,6 +33,7 @@ REASONS = {
     "trending": "Popular right now",
     "new": "New in the shop",
 }
+PERSONAL = ("because_you_viewed", "buy_again")
 LOOKED_AT = np.array([TYPE_CODE[name] for name in ("view", "click", "add_to_cart")])
 
 logger = logging.getLogger("homeranker.recommender")
@@ -155,7 +157,7 @@ def modules(snapshot: Snapshot, found: Candidates, state: UserState, now_us: int
     ]
     least = snapshot.composer.params.least
     good = [pool for pool in others if pool is not None and pool.index_P.size >= least]
-    good.sort(key=lambda pool: -float(np.nan_to_num(pool.score_P[:size]).mean()))
+    good.sort(key=lambda pool: (pool.module not in PERSONAL, -float(np.nan_to_num(pool.score_P[:size]).mean())))
     whole = _subset(found, everything, "for_you", for_you_title, page_size // 2)
     return [whole, *good]
 

@@ -1,0 +1,58 @@
+"""The Bento is its content: the same input gives the same bytes, and nothing else is in it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from features.errors import ArtifactError, UsageError
+from serving.package import build_bento, serve
+from serving.params import from_environment, settings
+
+
+def contents(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_the_same_model_gives_the_same_bytes_and_another_setting_another_version(
+    model_dir: Path, tmp_path: Path
+) -> None:
+    one, two = build_bento(model_dir, tmp_path / "one"), build_bento(model_dir, tmp_path / "two")
+    other = build_bento(model_dir, tmp_path / "other", settings={"candidates": 300})
+    assert contents(one) == contents(two)
+    versions = [yaml.safe_load((bento / "bento.yaml").read_text())["version"] for bento in (one, two, other)]
+    assert versions[0] == versions[1] != versions[2]
+
+
+def test_it_holds_what_serves_and_no_data(bento: Path) -> None:
+    names = set(contents(bento))
+    assert {name.split("/")[1] for name in names if name.startswith("src/")} == {
+        "features",
+        "models",
+        "serving",
+        "model",
+    }
+    assert not [name for name in names if name.endswith((".parquet", ".csv", ".pyc", ".pkl", ".db"))]
+
+
+def test_no_model_no_bento(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="no model to package"):
+        build_bento(tmp_path, tmp_path / "bento")
+
+
+def test_without_keys_only_this_machine_is_served(bento: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOMERANKER_API_KEYS", raising=False)
+    with pytest.raises(UsageError, match="needs keys"):
+        serve(bento, tmp_path, "0.0.0.0", 1)  # noqa: S104 - that is what is refused
+
+
+def test_wrong_settings_are_refused_with_the_known_names() -> None:
+    with pytest.raises(UsageError, match=r"candidatez.*known are candidates"):
+        settings({"candidatez": 5})
+    with pytest.raises(UsageError, match="must be numbers"):
+        from_environment({"HOMERANKER_WORKERS": "two"})
+    assert settings({"ads": {"reserve": 0.2}}).ads.reserve == 0.2
