@@ -33,6 +33,7 @@ from serving.tokens import Signer, read_secret
 
 CHAMPION = Path("registry") / "champion"
 RULES_FILE = "rules.yaml"
+BUNDLED = "bundled"
 KEPT_MODELS = 3  # older models that explanations of their pages still use
 RULES_AGE_US = 3_600_000_000  # "new for 30 days" is compiled again after an hour
 WARM_UP = 8
@@ -61,6 +62,7 @@ class Runtime:
         self.draining = False
         self._champion: tuple[Path, str] | None = None
         self._refused: str | None = None
+        self._unranked: HomepageModel | None = None
         self._rules_seen: float | None = None
         self._end, self._wake = threading.Event(), threading.Event()
         self._swap = threading.Lock()
@@ -181,6 +183,8 @@ class Runtime:
             self._install(self._base_model())
 
     def _base_model(self) -> HomepageModel | None:
+        if self._unranked is not None:
+            return self._unranked
         return self.models.get(self.snapshot.version) if self.snapshot else None
 
     def _install(self, model: HomepageModel | None) -> None:
@@ -188,7 +192,7 @@ class Runtime:
         patches = catalogue.changes(self.log, 0) if self.log else []
         counts = self._counts() if model is None else None
         rules = self._rules()
-        made = snapshot.build(model, patches, rules, self.params, now_us(), counts)
+        made = snapshot.build(model, patches, rules, self.params, now_us(), counts, ranks=not self._unranked)
         self._warm(made)
         with self._swap:
             before, self.snapshot = self.snapshot, made
@@ -248,6 +252,8 @@ class Runtime:
     def _load(self, directory: Path, why: str) -> None:
         try:
             model = HomepageModel.load(directory)
+            # With --fallback and no champion, a bundled model that nobody promoted only lends its catalogue.
+            self._unranked = model if why == BUNDLED and self.environment.fallback else None
             self._install(model)
         except (HomerankerError, OSError, ValueError, KeyError) as error:
             metrics.SWAPS.labels("refused").inc()
@@ -267,7 +273,7 @@ class Runtime:
             directory = Path(told["model_dir"])
             return directory if directory.is_absolute() else self.home / directory, str(told["version"])
         except FileNotFoundError:
-            return self._bundled, "bundled"
+            return self._bundled, BUNDLED
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"{path}: no champion can be read from it: {error!r}") from error
 

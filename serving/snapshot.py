@@ -69,8 +69,12 @@ def build(
     params: ServingParams,
     now_us: int,
     counts: Mapping[str, int] | None = None,
+    ranks: bool = True,
 ) -> Snapshot:
-    """A snapshot of a model with all changes of the catalogue; without a model, of the changes alone and `counts`."""
+    """A snapshot of a model with all changes of the catalogue; without a model, of the changes alone and `counts`.
+
+    With `ranks` False the model only lends its catalogue and popularity: nobody let it rank.
+    """
     table = model.items if model else ItemTable.from_rows([])
     rows = [patched(table, patch) for patch in patches]
     if model and rows:
@@ -81,7 +85,7 @@ def build(
     else:
         popular_I = np.array([float((counts or {}).get(item, 0)) for item in items.item_ids])
     return Snapshot(
-        model=model,
+        model=model if ranks else None,
         items=items,
         available_I=np.asarray(items.available_I, dtype=np.bool_).copy(),
         popular_I=popular_I,

@@ -147,6 +147,12 @@ def test_without_a_model_it_is_unready_or_serves_popular_items_where_allowed(mod
         assert client.put("/v1/items", json={"items": rows}).status_code == 202
         until(lambda: len(items_of(page(client))) == 5)
         assert page(client)["fallback"] == "popular"
+    whole = build_bento(model_dir, tmp_path / "whole")  # nobody promoted its model
+    with served(whole, tmp_path / "c", fallback=True) as (base, _), httpx.Client(base_url=base, timeout=20) as client:
+        assert page(client)["fallback"] == "popular" and len(items_of(page(client))) == 24
+        assert page(client)["model_version"] == "none"
+        promote(tmp_path / "c", model_dir, "v1")
+        until(lambda: page(client)["fallback"] is None, 30)
 
 
 def test_sigterm_says_unready_first_and_loses_no_request(bento: Path, tmp_path: Path) -> None:
