@@ -55,6 +55,7 @@ def summary_lines(artifacts: Artifacts, run: RunFacts) -> list[str]:
         *_metric_lines(facts),
         "",
         f"verdict   {facts['words']['verdict']}",
+        f"          {facts['words']['scores']}",
         *(f"          - {reason}" for reason in facts["verdict"]["reasons"]),
         *(f"          {sentence}" for sentence in facts["words"]["against"]),
         f"report    homeranker report {run.run}",
@@ -168,8 +169,9 @@ def _sure(one: Json) -> str:
 
 
 def _bars(values: dict[str, tuple[Json, str]]) -> dict[str, Markup]:
-    ends = [abs(value[end]) for value, _ in values.values() for end in ("low", "high")]
-    span = max([0.01, *ends]) * 1.05
+    # The scale follows the closest comparison, where the decision lies; far ones become arrows.
+    closest = min((max(abs(value["low"]), abs(value["high"])) for value, _ in values.values()), default=0.0)
+    span = max(0.02, 3.5 * closest)
     return {
         name: charts.interval_bar(
             charts.Bar(value["mean"], value["low"], value["high"], value.get("margin")), span, verdict

@@ -43,19 +43,27 @@ class Bar:
 
 
 def interval_bar(bar: Bar, span: float, verdict: str) -> Markup:
-    """One bar on a scale from -span to +span; `span` is shared by a table, so that its bars compare."""
+    """One bar on a scale from -span to +span; `span` is shared by a table, so that its bars compare.
+
+    A mean beyond the scale is an arrow at its end: one far rival must not press all others into a dot.
+    """
     width, height, middle = 150.0, 22.0, 11.0
 
     def at(value: float) -> float:
-        return width / 2 + max(-1.0, min(1.0, value / span)) * (width / 2 - 4)
+        return width / 2 + max(-1.0, min(1.0, value / span)) * (width / 2 - 8)
 
     kind = {"pass": "good", "refuse": "bad", "cannot tell": "unsure"}.get(verdict, "plain")
     body = [_line(width / 2, 2, width / 2, height - 2, "zero")]
     if bar.margin is not None and bar.margin != 0:
         body.append(_line(at(bar.margin), 2, at(bar.margin), height - 2, "margin"))
-    body += [_line(at(bar.low), middle, at(bar.high), middle, f"range {kind}")]
-    body += [_line(at(end), middle - 4, at(end), middle + 4, f"range {kind}") for end in (bar.low, bar.high)]
-    body.append(_dot(at(bar.mean), middle, 3.5, f"dot {kind}"))
+    if abs(bar.mean) > span:
+        tip, back = (width - 2, width - 12) if bar.mean > 0 else (2, 12)
+        body.append(_line(width / 2, middle, back, middle, f"far {kind}"))
+        body.append(f'<path class="dot {kind}" d="M{tip:g} {middle:g}L{back:g} {middle - 5:g}V{middle + 5:g}Z"/>')
+    else:
+        body += [_line(at(bar.low), middle, at(bar.high), middle, f"range {kind}")]
+        body += [_line(at(end), middle - 4, at(end), middle + 4, f"range {kind}") for end in (bar.low, bar.high)]
+        body.append(_dot(at(bar.mean), middle, 3.5, f"dot {kind}"))
     margin = "" if bar.margin is None else f", margin {bar.margin:+.3f}"
     label = f"difference {bar.mean:+.4f}, interval {bar.low:+.4f} to {bar.high:+.4f}{margin}"
     return _svg(width, height, label, body, "bar")
@@ -63,7 +71,7 @@ def interval_bar(bar: Bar, span: float, verdict: str) -> Markup:
 
 def curve(values: Sequence[float], title: str, best: int, stopped_early: bool) -> Markup:
     """Values by epoch (from 1), the chosen epoch marked; best 0: none is marked."""
-    width, height, left, right, top, bottom = 320.0, 170.0, 52.0, 12.0, 26.0, 28.0
+    width, height, left, right, top, bottom = 320.0, 170.0, 58.0, 12.0, 26.0, 28.0
     low, high = min(values), max(values)
     room = (high - low) or max(abs(high), 1.0)
 
@@ -74,7 +82,7 @@ def curve(values: Sequence[float], title: str, best: int, stopped_early: bool) -
         return height - bottom - (value - low) / room * (height - top - bottom)
 
     points = " ".join(f"{x(at):.1f},{y(value):.1f}" for at, value in enumerate(values, start=1))
-    body = [_text(left, 14, title, kind="t strong")]
+    body = [_text(0, 14, title, kind="t strong")]
     body += [_line(left, y(value), width - right, y(value), "grid") for value in (low, high)]
     body += [_text(left - 5, y(value) + 4, f"{value:.4g}", "end") for value in sorted({low, high})]
     body.append(f'<polyline class="curve" points="{points}"/>')
@@ -113,11 +121,10 @@ def windows(parts: Sequence[tuple[str, str, str, float]]) -> Markup:
     for number, (name, start, _, share) in enumerate(parts):
         wide = share * width
         body.append(f'<rect class="w{number}" x="{x:.1f}" y="20" width="{wide:.1f}" height="18"/>')
-        last = number == len(parts) - 1
-        if number == 0 or last or wide > 140:
-            body.append(_text(width if last else x, 14, name, "end" if last else "start", "t strong"))
-            body.append(_text(width if last else x, 54, start, "end" if last else "start"))
         x += wide
+        # Slices are narrow beside the years before them: every second label goes below, none runs into another.
+        where, anchor = (0.0, "start") if number == 0 else (x, "end")
+        body.append(_text(where, 54 if number % 2 else 14, f"{name} {start}", anchor))
     label = "; ".join(f"{name}: {start} to {end}" for name, start, end, _ in parts)
     return _svg(width, height, label, body, "chart wide")
 

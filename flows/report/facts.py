@@ -26,7 +26,8 @@ from serving.params import ServingParams, load_settings
 Json = dict[str, Any]
 DECIDING, CHALLENGER, SIMULATED = "ndcg@10", "challenger", "simulated"
 METRIC_ORDER = ("ndcg@10", "recall@10", "new_ndcg@10", "hit_rate@10", "precision@10", "mrr@10", "map@10")
-COMPARED = ("drift:", "volume:", "unit:", "nulls:", "freshness", "in-set:")
+SHOWN_ALWAYS = ("drift:", "volume:", "unit:", "freshness")
+COMPARED = (*SHOWN_ALWAYS, "nulls:", "in-set:")
 AGAINST = re.compile(r"NDCG@10 against (\w+)$")
 SEGMENT = "segment "
 
@@ -166,6 +167,7 @@ def _data(artifacts: Artifacts, kind: str) -> Json:
     cleaned = read_json(artifacts.clean / "cleaning.json")
     validation = read_json(artifacts.validation)
     failed = [check for check in validation["checks"] if not check["passed"]]
+    compared = [check for check in validation["checks"] if check["observed"] and check["rule"].startswith(COMPARED)]
     severities = ("critical", "warning", "info")
     reasons = [
         {"step": step, "table": table, "reason": reason, "rows": rows, "of": counts["rows_in"]}
@@ -191,7 +193,8 @@ def _data(artifacts: Artifacts, kind: str) -> Json:
         "validation": validation["verdict"],
         "checks": len(validation["checks"]),
         "failed": sorted(failed, key=lambda one: severities.index(one["severity"])),
-        "compared": [one for one in validation["checks"] if one["observed"] and one["rule"].startswith(COMPARED)],
+        "compared": [one for one in compared if not one["passed"] or one["rule"].startswith(SHOWN_ALWAYS)],
+        "compared_more": sum(one["passed"] and not one["rule"].startswith(SHOWN_ALWAYS) for one in compared),
         "compared_with_run": kind != "bootstrap",
         "tiers": validation["tiers"],
         "rows": validation["rows"],

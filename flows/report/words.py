@@ -18,11 +18,11 @@ LABELS = {
     "champion": "champion",
     "own_counts": "user's own counts",
     "item_knn": "ItemKNN",
-    "lightgbm": "LightGBM, same features",
+    "lightgbm": "LightGBM on the same features",
     "popular": "popular",
     "recently_popular": "recently popular",
-    "counting": "counting, our candidate source",
-    "without_sequence": "challenger without the sequence network",
+    "counting": "counting alone",
+    "without_sequence": "without the sequence network",
 }
 METRICS = {
     "ndcg@10": "NDCG@10",
@@ -64,6 +64,7 @@ def of(facts: Json) -> Json:
     """All sentences."""
     return {
         "verdict": _verdict(facts),
+        "scores": _scores(facts),
         "question": _question(facts),
         "against": [_against(one) for one in facts["models"] if one["name"] in ("champion", "lightgbm")],
         "sequence": _sequence(facts),
@@ -83,27 +84,24 @@ def _shut(facts: Json) -> list[Json]:
 
 
 def _verdict(facts: Json) -> str:
-    rivals = [one for one in facts["models"] if one["name"] not in ("challenger", "counting", "without_sequence")]
-    mine = _named(facts, "challenger")
-    beside = _named(facts, "champion") or max(rivals, key=lambda one: float(one["metrics"][DECIDING]["mean"]))
-    scores = ""
-    if mine is not None:
-        reached, other = estimate(mine["metrics"][DECIDING]), estimate(beside["metrics"][DECIDING])
-        scores = (
-            f" On the next visits of {facts['users']:,} users, none of which it learned from, its NDCG@10 is {reached};"
-            f" that of {beside['label']} is {other}; paired difference"
-            f" {difference(beside['challenger_minus'][DECIDING])}."
-        )
-    failed = [gate for gate in facts["gates"] if gate["verdict"] != PASS]
+    rules, failed = len(facts["gates"]), [gate["rule"] for gate in facts["gates"] if gate["verdict"] != PASS]
     if not failed:
         kind = ", as a first model (there is no champion; the yardsticks decided)"
-        return (
-            f"Pass{kind if facts['verdict']['kind'] == 'bootstrap' else ''}: all {len(facts['gates'])} rules hold."
-            + scores
-        )
+        return f"Pass{kind if facts['verdict']['kind'] == 'bootstrap' else ''}: all {rules} rules of the gate hold."
     said = "Cannot tell, which is a refusal" if facts["verdict"]["verdict"] == CANNOT_TELL else "Refused"
-    rules = ", ".join(gate["rule"] for gate in failed)
-    return f"{said}: {len(failed)} of {len(facts['gates'])} rules did not hold ({rules})." + scores
+    return f"{said}: {len(failed)} of {rules} rules of the gate did not hold ({', '.join(failed)})."
+
+
+def _scores(facts: Json) -> str:
+    """The deciding metric beside the champion's, or beside the strongest rival's where there is none."""
+    rivals = [one for one in facts["models"] if one["name"] not in ("challenger", "counting", "without_sequence")]
+    beside = _named(facts, "champion") or max(rivals, key=lambda one: float(one["metrics"][DECIDING]["mean"]))
+    mine = facts["models"][0]["metrics"][DECIDING]
+    return (
+        f"On the next visits of {facts['users']:,} users, none of which it learned from, its NDCG@10 is"
+        f" {estimate(mine)}; that of {beside['label']} is {estimate(beside['metrics'][DECIDING])}; paired difference"
+        f" {difference(beside['challenger_minus'][DECIDING])}."
+    )
 
 
 def _question(facts: Json) -> str:
@@ -147,11 +145,11 @@ def _policy(facts: Json) -> list[str]:
     )
     proof = next((tier for tier in facts["data"]["tiers"] if tier["name"] == "propensities"), None)
     if proof is None or not proof["open"]:
-        why = "" if proof is None else f" ({proof['why']})"
+        why = "" if proof is None else f"; {proof['why']}"
         told.append(
             "No policy was learned and no off-policy estimate was made:"
-            f" the log has {policy['slates']:,} rows of slates{why}. Any figure here would be invented. Once this service has logged its own pages, they carry"
-            " propensities and the next run can learn from them."
+            f" the log has {policy['slates']:,} rows of slates{why}. Any figure here would be invented. Once this"
+            " service has logged its own pages, they carry propensities and the next run can learn from them."
         )
     else:
         told.append(
@@ -169,6 +167,10 @@ def _not_checked(facts: Json) -> list[str]:
     told.append(
         "The very model that ships: it keeps the judged weights, over counts and statistics refreshed up to the end of"
         " the data; no later data is left to judge it on."
+    )
+    told.append(
+        "The page as composed: what is judged is the ranker's own top 10. What modules, diversity and exploration cost"
+        " or bring on top of it was not measured."
     )
     told.append("The joint error of all rules: each bound is for its own rule, without correction for their number.")
     told += [f"What {tier['name']} would teach ({tier['allows']}): {tier['why']}." for tier in _shut(facts)]
@@ -203,20 +205,20 @@ def _not_checked(facts: Json) -> list[str]:
 def _commands(facts: Json) -> list[Json]:
     """What to type, and what it does."""
     run = NO_RUN if facts["run"] is None else facts["run"]["run"]
-    verify = {"does": "recompute every hash of this run", "type": f"homeranker verify {run}"}
+    verify = {"does": "Recompute every hash of this run", "type": f"homeranker verify {run}"}
     if facts["verdict"]["verdict"] != PASS:
         return [
-            {"does": "see which runs there are and what serves", "type": "homeranker status"},
+            {"does": "See which runs there are and what serves", "type": "homeranker status"},
             verify,
-            {"does": "after the data or params.yaml were corrected", "type": "homeranker retrain"},
+            {"does": "After the data or params.yaml were corrected", "type": "homeranker retrain"},
         ]
     return [
-        {"does": "yes: make it the champion (services take it within 30 s)", "type": f"homeranker promote {run}"},
-        {"does": "no: write down why", "type": f'homeranker reject {run} --by "NAME" --why "TEXT"'},
+        {"does": "Yes: make it the champion (services take it within 30 s)", "type": f"homeranker promote {run}"},
+        {"does": "No: write down why", "type": f'homeranker reject {run} --by "NAME" --why "TEXT"'},
         {
-            "does": "where approval is required, before promote",
+            "does": "Where approval is required, before promote",
             "type": f'homeranker approve {run} --by "NAME" --why "TEXT"',
         },
         verify,
-        {"does": "undo a promotion", "type": "homeranker rollback"},
+        {"does": "Undo a promotion", "type": "homeranker rollback"},
     ]

@@ -1,0 +1,337 @@
+"""What a reviewer gets: a page to decide from, true to the run's artifacts, safe to open, the same bytes twice."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from features.errors import ArtifactError
+from flows.paths import Artifacts
+from flows.report import charts
+from flows.report.build import RunFacts, markdown, summary_lines, write_report
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+HOSTILE = '<script>alert("x")</script>|[a](javascript:b)'
+METRICS = ("ndcg@10", "recall@10", "new_ndcg@10", "hit_rate@10", "precision@10", "mrr@10", "map@10")
+RUN = RunFacts(
+    run="r-1",
+    started_at="2026-01-05T03:00:00Z",
+    by="ana",
+    why="weekly <b>",
+    commit="abc123",
+    costs={"import": {"seconds": 8.25, "peak_mb": 400.0}, "train_ranker": {"seconds": 91.0, "peak_mb": 2400.0}},
+    smoke={"ready_s": 7.5},
+    total_seconds=120.0,
+)
+
+
+def value(mean: float, half: float = 0.01, users: int = 300) -> dict[str, Any]:
+    return {"mean": mean, "low": round(mean - half, 6), "high": round(mean + half, 6), "users": users}
+
+
+def model(score: float, minus: float) -> dict[str, Any]:
+    metrics, less = {name: value(score) for name in METRICS}, {name: value(minus) for name in METRICS}
+    return {"metrics": metrics, "challenger_minus": less, "coverage": 0.3, "gini": 0.9}
+
+
+def check(rule: str, verdict: str = "pass", mean: float | None = None, limit: str = "lower bound > +0.000") -> Any:
+    low, high = (None, None) if mean is None else (mean - 0.01, mean + 0.01)
+    observed = "300" if mean is None else f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
+    if rule.startswith("segment") and mean is not None:
+        observed += " against own_counts, 150 users"
+    return {"rule": rule, "limit": limit, "observed": observed, "verdict": verdict, "low": low, "high": high}
+
+
+def counts(rows: int, **reasons: int) -> dict[str, Any]:
+    return {"rows_in": rows, "rows_out": rows - sum(reasons.values()), "merged": 0, "quarantined": reasons}
+
+
+def documents() -> dict[str, Any]:
+    """Every JSON artifact that the report reads, small, as the stages write them."""
+    rule = {"table": "events", "column": "price", "percent": 2.0, "samples": [], "severity": "warning"}
+    samples = [{"event_id": "e9", "user_id": "#abc", "price": HOSTILE}]
+    failed = {**rule, "rule": "price >= 0", "passed": False, "unexpected": 20, "observed": "", "samples": samples}
+    drift = {**rule, "rule": "drift: of price", "passed": True, "unexpected": 0, "observed": "0.01"}
+    tiers = [("purchases", True), ("views and carts", False), ("impressions with positions", False)]
+    opened = [*tiers, ("propensities", False)]
+    slot = {"item_id": "i1", "title": HOSTILE, "was": 2, "taken": True, "because": ["a lamp"]}
+    curves = {"train_loss": [3.0, 2.0, 1.5], "validation": [0.1, 0.3, 0.2], "best_epoch": 2, "stopped_early": True}
+    own = {"challenger": value(0.30), "own_counts": value(0.28)}
+    return {
+        "import.json": {
+            "format": "canonical",
+            "source": "shop.parquet",
+            "tables": {"events": {**counts(1000, no_price=30), "derived": False}},
+        },
+        "validation.json": {
+            "verdict": "warn",
+            "rows": {"events": 970},
+            "checks": [drift, failed],
+            "tiers": [
+                {"number": n, "name": name, "allows": "x", "open": is_open, "why": "0 rows (needs 10)"}
+                for n, (name, is_open) in enumerate(opened, start=1)
+            ],
+            "profile": {"rows_by_day": {"2026-01-01": 500, "2026-01-02": 470}},
+        },
+        "clean/cleaning.json": {
+            "tables": {"events": {**counts(970, unknown_item=5), "after_until": 0}},
+            "sessions_derived": 7,
+            "guests": 11,
+            "first": "2026-01-01T00:00:00+00:00",
+            "last": "2026-01-02T12:00:00+00:00",
+            "load_time": "2026-01-02T12:00:00+00:00",
+        },
+        "features/windows.json": {
+            "start_us": 0,
+            "tune_cut_us": 8 * 10**12,
+            "gate_cut_us": 9 * 10**12,
+            "end_us": 10**13,
+        },
+        "sequence/curves.json": curves,
+        "model/curves.json": {
+            "tune": curves,
+            "refit": {**curves, "validation": []},
+            "calibration": {"slope": 1.1, "offset": -3.8, "fitted": True},
+        },
+        "model/judged/model.json": {"sequence": {"dim": 8}},
+        "evaluation/evidence.json": {"calibration_error": 0.005, "champion": None, "champion_note": ""},
+        "evaluation/metrics.json": {
+            "models": {
+                "popular": model(0.07, 0.23),
+                "challenger": model(0.30, 0.0),
+                "lightgbm": model(0.31, -0.03),
+                "own_counts": model(0.28, 0.02),
+            },
+            "segments": {"new people": own, "old people": own, "few": {"challenger": value(0.1, users=3)}},
+            "users": 300,
+            "users_with_new_items": 200,
+            "calibration_error": 0.005,
+        },
+        "evaluation/pages.json": [
+            {
+                "user": "user 1",
+                "sessions": 2.0,
+                "challenger": [slot, {**slot, "title": None, "was": None, "taken": False}],
+                "other": "counting",
+                "before": [{"title": "a chair", "taken": False}],
+            }
+        ],
+        "verdict.json": {
+            "verdict": "pass",
+            "kind": "bootstrap",
+            "reasons": [],
+            "checks": [
+                check("users in the gate slice", limit=">= 100"),
+                check("NDCG@10 against own_counts", mean=0.02),
+                check("NDCG@10 against popular", mean=0.23),
+                check("segment old people", mean=0.02, limit="not surely below -0.03 of the best yardstick"),
+                check("segment new people", mean=-0.005, limit="not surely below -0.03 of the best yardstick"),
+                check("segment few", limit="not surely below -0.03 of the best yardstick"),
+            ],
+        },
+        "package/manifest.json": {
+            "hash": "feed" * 16,
+            "content": {"model_version": "m1", "bento": "homeranker:b1", "lock_hash": None, "verdict": "pass"},
+            "made_with": {"python": "3.11", "libraries": {"torch": "2.13.0"}, "threads": 2},
+        },
+        "package/model/manifest.json": {"data": "shop"},
+    }
+
+
+def write(root: Path, told: dict[str, Any]) -> Artifacts:
+    for name, document in told.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(document))
+    return Artifacts(root)
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> Artifacts:
+    return write(tmp_path / "artifacts", documents())
+
+
+def refused(root: Path) -> Artifacts:
+    told = documents()
+    lost = check("NDCG@10 against own_counts", "cannot tell", mean=0.004)
+    told["verdict.json"] |= {"verdict": "cannot tell", "reasons": ["NDCG@10 against own_counts: +0.0040"]}
+    told["verdict.json"]["checks"][1] = lost
+    return write(root, told)
+
+
+class Reader(HTMLParser):
+    """Tags, headings and text of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_says_what_the_artifacts_say(artifacts: Artifacts, tmp_path: Path) -> None:
+    page = write_report(artifacts, tmp_path / "out", run=RUN).read_text()
+    text = " ".join(Reader(page).text.split())
+    for told in (
+        "Pass, as a first model (there is no champion; the yardsticks decided): all 6 rules",
+        "May this model become the first champion",
+        "0.300 [0.290, 0.310]",
+        "DOES NOT beat LightGBM on the same features, it is worse",
+        "clicks, the effect of a position and the page policy cannot be learned",
+        "No policy was learned and no off-policy estimate was made",
+        "35 set aside with a reason",
+        "epoch 2 of 3, stopped early",
+        "homeranker promote r-1",
+        "abc123",
+        "8 of 10 stages came from the cache",
+        "Freshness was not judged",
+        "What it adds alone was not measured",
+    ):
+        assert told in text
+    assert text.index("new people") < text.index("old people", text.index("Segments, worst first"))
+    assert re.search(r"none: there is no lock file", text)
+
+
+def test_what_failed_stands_first_and_nothing_is_offered_for_promotion(tmp_path: Path) -> None:
+    artifacts = refused(tmp_path / "artifacts")
+    page = write_report(artifacts, tmp_path / "out", run=RUN).read_text()
+    text = Reader(page).text
+    assert "Cannot tell, which is a refusal: 1 of 6 rules" in text
+    assert "homeranker promote" not in text
+    rows = page[page.index("Every rule of the gate") :]
+    assert rows.index("NDCG@10 against own_counts") < rows.index("NDCG@10 against popular")
+    assert 'class="undecided"' in rows
+    assert "homeranker promote" not in "\n".join(summary_lines(artifacts, RUN))
+
+
+def test_the_same_artifacts_give_the_same_bytes_and_no_clock(artifacts: Artifacts, tmp_path: Path) -> None:
+    first, second = tmp_path / "one", tmp_path / "two"
+    write_report(artifacts, first)
+    write_report(artifacts, second)
+    for name in ("report.json", "report.html", "report.md"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+    page = (first / "report.html").read_text()
+    assert "Seconds and memory: see the run's own report" in Reader(page).text
+    assert str(tmp_path) not in page + (first / "report.json").read_text()
+    assert json.loads((first / "report.json").read_text())["run"] is None
+
+
+def test_the_page_is_whole_in_itself_and_small(artifacts: Artifacts, tmp_path: Path) -> None:
+    page = write_report(artifacts, tmp_path / "out", run=RUN)
+    text = page.read_text()
+    assert page.stat().st_size < 1_500_000
+    assert "://" not in text and "@import" not in text and "url(" not in text
+    used = {tag for tag, _ in Reader(text).tags}
+    assert not used & {"script", "link", "img", "iframe", "object", "form", "base"}
+    assert all(attrs["href"] and attrs["href"].startswith("#") for tag, attrs in Reader(text).tags if tag == "a")
+
+
+def test_a_title_stays_text(artifacts: Artifacts, tmp_path: Path) -> None:
+    page = write_report(artifacts, tmp_path / "out", run=RUN)
+    assert HOSTILE in Reader(page.read_text()).text
+    assert "<script" not in page.read_text() and "<b>" not in page.read_text()
+    told = (tmp_path / "out" / "report.md").read_text()
+    assert "<script" not in told and "<b>" not in told and "[a](javascript" not in told
+    assert str(markdown("a|b\nc `d` <e>")) == r"a\|b c \`d\` &lt;e>"
+
+
+def test_it_can_be_read_by_ear_and_by_keyboard(artifacts: Artifacts, tmp_path: Path) -> None:
+    tags = Reader(write_report(artifacts, tmp_path / "out", run=RUN).read_text()).tags
+    assert ("html", {"lang": "en"}) in tags
+    levels = [int(tag[1]) for tag, _ in tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    tables = [at for at, (tag, _) in enumerate(tags) if tag == "table"]
+    assert tables and all(tags[at + 1][0] == "caption" for at in tables)
+    assert all("scope" in attrs for tag, attrs in tags if tag == "th")
+    assert all(attrs.get("role") == "img" and attrs.get("aria-label") for tag, attrs in tags if tag == "svg")
+    ids = [attrs["id"] for _, attrs in tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert {attrs["href"] for tag, attrs in tags if tag == "a"} <= {f"#{one}" for one in ids}
+
+
+def test_simulated_data_is_named_on_every_page_of_output(tmp_path: Path) -> None:
+    told = documents() | {"package/model/manifest.json": {"data": "simulated"}}
+    artifacts = write(tmp_path / "artifacts", told)
+    page = write_report(artifacts, tmp_path / "out", run=RUN).read_text()
+    assert "SIMULATED DATA: every figure" in Reader(page).text
+    assert '@top-center { content: "SIMULATED DATA"; }' in page
+    assert "SIMULATED DATA" in (tmp_path / "out" / "report.md").read_text()
+    assert summary_lines(artifacts, RUN)[0].startswith("SIMULATED DATA")
+    assert "SIMULATED" not in write_report(write(tmp_path / "real", documents()), tmp_path / "real_out").read_text()
+
+
+def test_the_summary_is_short_and_ends_with_the_next_command(artifacts: Artifacts) -> None:
+    lines = summary_lines(artifacts, RUN)
+    text = "\n".join(lines)
+    assert len(lines) < 25
+    assert lines[-1] == "next      homeranker promote r-1"
+    assert "2026-01-01 to 2026-01-02" in text
+    assert "1,000 in, 35 quarantined" in text
+    assert re.search(r"^challenger +0\.300 \[0\.290, 0\.310\] +0\.300", text, re.M)
+    assert re.search(r"^popular .*\+0\.230 \[\+0\.220, \+0\.240\]$", text, re.M)
+    assert "homeranker:b1" in text and "DOES NOT beat LightGBM" in text
+
+
+def test_a_champion_and_the_worth_of_the_sequence_network_are_said_in_words(tmp_path: Path) -> None:
+    told = documents()
+    told["verdict.json"] |= {"kind": "champion"}
+    told["evaluation/evidence.json"] |= {"champion": "m0"}
+    told["evaluation/metrics.json"]["models"] |= {"champion": model(0.29, 0.005), "without_sequence": model(0.28, 0.02)}
+    told["evaluation/metrics.json"] |= {"calibration_bins": [{"predicted": 0.1, "observed": 0.12, "rows": 50}]}
+    text = Reader(write_report(write(tmp_path / "a", told), tmp_path / "out").read_text()).text
+    assert "May this model replace the champion m0?" in text
+    assert "does not beat champion: the two cannot be told apart" in text
+    assert "surely helps: NDCG@10 +0.020" in text
+    assert "One dot a bin" in text and "so there is no plot of it" not in text
+
+
+def test_a_missing_artifact_is_named(artifacts: Artifacts, tmp_path: Path) -> None:
+    artifacts.verdict.unlink()
+    with pytest.raises(ArtifactError, match=r"verdict\.json: cannot be read"):
+        write_report(artifacts, tmp_path / "out")
+
+
+def test_a_bar_beyond_the_scale_is_an_arrow_and_says_its_number() -> None:
+    far, near = (
+        charts.interval_bar(charts.Bar(mean, mean - 0.01, mean + 0.01, -0.03), 0.1, "pass") for mean in (0.5, 0.05)
+    )
+    assert "far good" in far and "circle" not in far
+    assert "circle" in near and "margin" in near
+    assert "difference +0.5000, interval +0.4900 to +0.5100, margin -0.030" in far
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("width", [360, 1200])
+def test_it_opens_in_a_browser_without_error_request_or_sideways_scroll(
+    artifacts: Artifacts, tmp_path: Path, width: int
+) -> None:
+    page_file = write_report(artifacts, tmp_path / "out", run=RUN).resolve().as_uri()
+    faults: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": 800})
+        page.on("console", lambda told: faults.append(told.text))
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("request", lambda asked: None if asked.url == page_file else faults.append(asked.url))
+        page.goto(page_file)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.className") == "skip"
+        assert page.locator("td bdi").first.inner_text() == HOSTILE
+        browser.close()
+    assert not faults
