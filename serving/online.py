@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from feast import FeatureStore
 
 FOLDER = "online"
-KEEP_S = 5.0
+KEEP_S = 30.0  # an erasure may take 60 s to hold everywhere; rows change only with a retrain
 KEPT_ROWS = 20_000
 REST_S = 2.0
 MAX_AGE = timedelta(days=730)
