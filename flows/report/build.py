@@ -15,14 +15,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from flows.paths import Artifacts
+from flows.paths import Artifacts, Home
 from flows.report import charts, words
 from flows.report.facts import CHALLENGER, DECIDING, METRIC_ORDER, Json, RunFacts, collect, passed
 
 __all__ = ["RunFacts", "summary_lines", "write_report"]
 
 SHOWN = ("ndcg@10", "recall@10", "new_ndcg@10")
-NO_TITLE = "(no title)"
 BANNER = "SIMULATED DATA: every figure here comes from the project's own generator, none from a real shop."
 MARKDOWN_SIGNS = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_[]|~#"})
 
@@ -58,11 +57,17 @@ def summary_lines(artifacts: Artifacts, run: RunFacts) -> list[str]:
         f"          {facts['words']['scores']}",
         *(f"          - {reason}" for reason in facts["verdict"]["reasons"]),
         *(f"          {sentence}" for sentence in facts["words"]["against"]),
-        f"report    homeranker report {run.run}",
+        f"report    {_place(run.run)} (homeranker report {run.run} opens it)",
         f"bento     {content['bento']}",
         f"next      {_next(facts)}",
     ]
     return lines
+
+
+def _place(run: str) -> Path:
+    """Where the flow writes the run's report, as short as it can be typed here."""
+    page = Home.from_environment().runs / run / "report.html"
+    return page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page
 
 
 def _next(facts: Json) -> str:

@@ -55,95 +55,9 @@ def counts(rows: int, **reasons: int) -> dict[str, Any]:
 
 
 def documents() -> dict[str, Any]:
-    """Every JSON artifact that the report reads, small, as the stages write them."""
-    rule = {"table": "events", "column": "price", "percent": 2.0, "samples": [], "severity": "warning"}
-    samples = [{"event_id": "e9", "user_id": "#abc", "price": HOSTILE}]
-    failed = {**rule, "rule": "price >= 0", "passed": False, "unexpected": 20, "observed": "", "samples": samples}
-    drift = {**rule, "rule": "drift: of price", "passed": True, "unexpected": 0, "observed": "0.01"}
-    tiers = [("purchases", True), ("views and carts", False), ("impressions with positions", False)]
-    opened = [*tiers, ("propensities", False)]
-    slot = {"item_id": "i1", "title": HOSTILE, "was": 2, "taken": True, "because": ["a lamp"]}
-    curves = {"train_loss": [3.0, 2.0, 1.5], "validation": [0.1, 0.3, 0.2], "best_epoch": 2, "stopped_early": True}
-    own = {"challenger": value(0.30), "own_counts": value(0.28)}
-    return {
-        "import.json": {
-            "format": "canonical",
-            "source": "shop.parquet",
-            "tables": {"events": {**counts(1000, no_price=30), "derived": False}},
-        },
-        "validation.json": {
-            "verdict": "warn",
-            "rows": {"events": 970},
-            "checks": [drift, failed],
-            "tiers": [
-                {"number": n, "name": name, "allows": "x", "open": is_open, "why": "0 rows (needs 10)"}
-                for n, (name, is_open) in enumerate(opened, start=1)
-            ],
-            "profile": {"rows_by_day": {"2026-01-01": 500, "2026-01-02": 470}},
-        },
-        "clean/cleaning.json": {
-            "tables": {"events": {**counts(970, unknown_item=5), "after_until": 0}},
-            "sessions_derived": 7,
-            "guests": 11,
-            "first": "2026-01-01T00:00:00+00:00",
-            "last": "2026-01-02T12:00:00+00:00",
-            "load_time": "2026-01-02T12:00:00+00:00",
-        },
-        "features/windows.json": {
-            "start_us": 0,
-            "tune_cut_us": 8 * 10**12,
-            "gate_cut_us": 9 * 10**12,
-            "end_us": 10**13,
-        },
-        "sequence/curves.json": curves,
-        "model/curves.json": {
-            "tune": curves,
-            "refit": {**curves, "validation": []},
-            "calibration": {"slope": 1.1, "offset": -3.8, "fitted": True},
-        },
-        "model/judged/model.json": {"sequence": {"dim": 8}},
-        "evaluation/evidence.json": {"calibration_error": 0.005, "champion": None, "champion_note": ""},
-        "evaluation/metrics.json": {
-            "models": {
-                "popular": model(0.07, 0.23),
-                "challenger": model(0.30, 0.0),
-                "lightgbm": model(0.31, -0.03),
-                "own_counts": model(0.28, 0.02),
-            },
-            "segments": {"new people": own, "old people": own, "few": {"challenger": value(0.1, users=3)}},
-            "users": 300,
-            "users_with_new_items": 200,
-            "calibration_error": 0.005,
-        },
-        "evaluation/pages.json": [
-            {
-                "user": "user 1",
-                "sessions": 2.0,
-                "challenger": [slot, {**slot, "title": None, "was": None, "taken": False}],
-                "other": "counting",
-                "before": [{"title": "a chair", "taken": False}],
-            }
-        ],
-        "verdict.json": {
-            "verdict": "pass",
-            "kind": "bootstrap",
-            "reasons": [],
-            "checks": [
-                check("users in the gate slice", limit=">= 100"),
-                check("NDCG@10 against own_counts", mean=0.02),
-                check("NDCG@10 against popular", mean=0.23),
-                check("segment old people", mean=0.02, limit="not surely below -0.03 of the best yardstick"),
-                check("segment new people", mean=-0.005, limit="not surely below -0.03 of the best yardstick"),
-                check("segment few", limit="not surely below -0.03 of the best yardstick"),
-            ],
-        },
-        "package/manifest.json": {
-            "hash": "feed" * 16,
-            "content": {"model_version": "m1", "bento": "homeranker:b1", "lock_hash": None, "verdict": "pass"},
-            "made_with": {"python": "3.11", "libraries": {"torch": "2.13.0"}, "threads": 2},
-        },
-        "package/model/manifest.json": {"data": "shop"},
-    }
+    """Every JSON artifact that the report reads, small, as the stages write them; any change is the test's own."""
+    told: dict[str, Any] = json.loads(Path(__file__).with_name("report_artifacts.json").read_text())
+    return told
 
 
 def write(root: Path, told: dict[str, Any]) -> Artifacts:
@@ -264,6 +178,30 @@ def test_it_can_be_read_by_ear_and_by_keyboard(artifacts: Artifacts, tmp_path: P
     assert {attrs["href"] for tag, attrs in tags if tag == "a"} <= {f"#{one}" for one in ids}
 
 
+def luminance(colour: str) -> float:
+    """Relative luminance of #rrggbb or #rgb, WCAG 2."""
+    digits = colour[1:] if len(colour) == 7 else "".join(sign * 2 for sign in colour[1:])
+    parts = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("theme", [0, 1, 2], ids=["light", "dark", "print"])
+def test_every_text_has_enough_contrast(theme: int) -> None:
+    style = (Path(charts.__file__).parent / "templates" / "style.css").read_text()
+    colours = dict(re.findall(r"--(\w+): (#\w+)", style.split(":root {")[theme + 1]))
+    grounds = {"bg": ("ink", "soft", "blue", "good", "bad", "unsure"), "panel": ("ink", "soft", "blue", "bad")}
+    grounds |= {
+        "goodbg": ("ink", "good", "blue"),
+        "badbg": ("ink", "bad", "blue"),
+        "unsurebg": ("ink", "unsure", "blue"),
+    }
+    for ground, inks in grounds.items():
+        for ink in inks:
+            low, high = sorted((luminance(colours[ground]), luminance(colours[ink])))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, f"{ink} on {ground}"
+
+
 def test_simulated_data_is_named_on_every_page_of_output(tmp_path: Path) -> None:
     told = documents() | {"package/model/manifest.json": {"data": "simulated"}}
     artifacts = write(tmp_path / "artifacts", told)
@@ -279,6 +217,7 @@ def test_the_summary_is_short_and_ends_with_the_next_command(artifacts: Artifact
     lines = summary_lines(artifacts, RUN)
     text = "\n".join(lines)
     assert len(lines) < 25
+    assert f"{RUN.run}/report.html" in text
     assert lines[-1] == "next      homeranker promote r-1"
     assert "2026-01-01 to 2026-01-02" in text
     assert "1,000 in, 35 quarantined" in text
