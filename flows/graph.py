@@ -53,7 +53,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "history",
         "users' histories and the point-in-time join",
-        _FLOOR + ("models",),
+        _CORE,
         (A.clean,),
         (A.features,),
         ("history", "split", "train"),
@@ -87,8 +87,8 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "report",
         "the reviewer's page",
-        ("features", "models"),
-        (A.import_report, A.validation, A.clean, A.features, A.model, A.evaluation, A.verdict, A.package),
+        ("features", "models", "serving"),
+        (A.import_report, A.validation, A.clean, A.features, A.sequence, A.model, A.evaluation, A.verdict, A.package),
         (A.report,),
         (),
     ),

@@ -76,7 +76,7 @@ class Registry:
             done = [record["run"] for record in self.runs() if record["status"] == DONE]
             if not done:
                 raise UsageError("there is no finished run yet; start one with `homeranker retrain`")
-            return self.home.runs / done[-1]
+            return self.home.runs / str(done[-1])
         directory = self.home.runs / run
         if "/" in run or not (directory / RECORD).exists():
             known = ", ".join(record["run"] for record in self.runs()[-5:]) or "none"

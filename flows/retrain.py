@@ -1,4 +1,4 @@
-"""The main job as a Prefect flow: one task a stage, in the order of dvc.yaml, each in the run's worktree. EDGE: Prefect.
+"""The main job as a Prefect flow: one task a stage, as dvc.yaml orders them, in the run's worktree. EDGE: Prefect.
 
 Choices. DVC owns what depends on what: a task runs `dvc repro --single-item STAGE` and nothing else. A stage that says
 why it failed failed for good; one that died without a word is tried again. The flow is a view: the run's record is

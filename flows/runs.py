@@ -2,7 +2,7 @@
 
 Choices. The record of a run is written before it starts and after it ends, whatever happens between; a run whose
 process is gone is marked failed by the next one. What a decision needs is copied out of the worktree into the run's
-directory and sealed by hashes; the worktree of a finished run is removed, that of a failed one is kept for a look.
+directory and sealed by hashes; the worktree of a finished run is removed, that of a failed one is kept for a look until the next run.
 """
 
 from __future__ import annotations
@@ -102,6 +102,7 @@ def start(home: Home, request: Request, listen: retrain.Listen) -> Outcome:
     registry = Registry(home)
     with held(home.lock, "a retrain"):
         _bury_the_dead(registry)
+        workspace.clear(home)
         _need_space(home.root, settings.free_disk_mb)
         hashed = workspace.hash_input(params, data, Erased.read(home.root).fingerprint())
         same = [one for one in registry.runs() if one.get("input_hash") == hashed and one["status"] == DONE]
@@ -169,6 +170,7 @@ def _carry_out(
         "costs": facts["costs"],
         "summary": facts["summary"],
     }
+    shutil.rmtree(home.checkpoints, ignore_errors=True)  # they served: the weights are in the run
     registry.seal(run)
     registry.write_record(done)
     registry.append("end", run=run, verdict=facts["verdict"], manifest_hash=facts["manifest_hash"])

@@ -36,10 +36,12 @@ def show(told: dict[str, Any]) -> None:
         console.print(
             f"{name}: " + (f"run {one['run']}, model {one['version']}, since {one['since']}" if one else "none")
         )
-    table = Table("run", "status", "started", "seconds", "verdict", "data", "by")
+    table = Table("status", "seconds", "verdict", "started", "by")
+    table.add_column("run", no_wrap=True)
+    table.add_column("data", overflow="fold")
     for run in told["runs"]:
-        cells = (run["run"], run["status"], run["started_at"], run.get("seconds", ""), run.get("verdict", ""))
-        table.add_row(*map(str, cells), str(run["data"]), str(run["by"]))
+        cells = (run["status"], run.get("seconds", ""), run.get("verdict", ""), run["started_at"], run["by"])
+        table.add_row(*map(str, cells), run["run"], str(run["data"]))
     console.print(table)
     newest = next((run for run in told["runs"] if run.get("costs")), None)
     if newest:

@@ -31,7 +31,7 @@ def git(*words: str, cwd: Path = REPOSITORY) -> str:
     done = subprocess.run(["git", *words], cwd=cwd, capture_output=True, text=True, check=False)
     if done.returncode:
         raise UsageError(f"git {words[0]} failed in {cwd}: {done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout.strip()
+    return done.stdout.rstrip()
 
 
 def refuse_uncommitted() -> None:
@@ -114,6 +114,13 @@ def commit_result(place: Path, run: str, verdict: str) -> str:
     git("add", "--all", "dvc.lock", cwd=place)
     git(*AUTHOR, "commit", "--quiet", "--allow-empty", "-m", f"Run {run}: {verdict}", cwd=place)
     return git("rev-parse", "HEAD", cwd=place)
+
+
+def clear(home: Home) -> None:
+    """Take the worktrees of earlier failed runs away; only for the holder of the lock."""
+    for place in sorted(home.work.iterdir()) if home.work.exists() else []:
+        shutil.rmtree(place, ignore_errors=True)
+    git("worktree", "prune")
 
 
 def remove(home: Home, run: str) -> None:

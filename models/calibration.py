@@ -54,14 +54,19 @@ def examination(position: int) -> float:
     return 1.0 / float(np.log2(1 + position))
 
 
-def expected_calibration_error(
+def calibration_bins(
     p_R: npt.NDArray[np.floating], label_R: npt.NDArray[np.floating], bins: int = 15
-) -> float:
-    """Mean gap between probability and frequency over bins of equal size."""
+) -> list[dict[str, float]]:
+    """Bins of equal size by probability: mean `predicted`, frequency `observed`, `rows`."""
     order = np.argsort(p_R, kind="stable")
-    gaps = [
-        abs(float(p_R[part].mean()) - float(label_R[part].mean())) * part.size
+    return [
+        {"predicted": float(p_R[part].mean()), "observed": float(label_R[part].mean()), "rows": int(part.size)}
         for part in np.array_split(order, bins)
         if part.size
     ]
-    return float(sum(gaps) / max(order.size, 1))
+
+
+def expected_calibration_error(bins: list[dict[str, float]]) -> float:
+    """Mean gap between probability and frequency over the bins, weighted by their rows."""
+    rows = sum(one["rows"] for one in bins)
+    return sum(abs(one["predicted"] - one["observed"]) * one["rows"] for one in bins) / max(rows, 1)

@@ -15,14 +15,15 @@ import lightgbm
 import numpy as np
 import numpy.typing as npt
 
-from models.calibration import Calibration, expected_calibration_error
+from models.calibration import Calibration, calibration_bins, expected_calibration_error
+from models.columns import features
 from models.examples import States, Visit, next_visits
 from models.history import UserState
 from models.homepage import HomepageModel
 from models.log import ActionLog
 from models.metrics import METRICS, NO_ITEM, Lists, coverage, gini, ndcg
 from models.retrieval import strongest
-from models.signals import candidates, features, read
+from models.signals import candidates, read
 from models.yardsticks import YARDSTICKS
 
 Floats = npt.NDArray[np.float64]
@@ -52,9 +53,7 @@ class Slice:
             users = sorted(np.random.default_rng(1).choice(users, max_users, replace=False).tolist())
         known = states(cut_us, users)
         users = [user for user in users if user in known]
-        return cls(
-            tuple(users), tuple(known[user] for user in users), tuple(visits[user] for user in users), cut_us
-        )
+        return cls(tuple(users), tuple(known[user] for user in users), tuple(visits[user] for user in users), cut_us)
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,7 @@ class Judged:
     lists_NK: dict[str, Ints]
     coverage: dict[str, float]
     gini: dict[str, float]
+    calibration: list[dict[str, float]]
     calibration_error: float
     score_spread: float
     n_new: int  # users who took at least one new item
@@ -112,7 +112,9 @@ def tops(model: HomepageModel, trees: lightgbm.Booster | None) -> dict[str, Top]
     return named
 
 
-def _by_trees(model: HomepageModel, trees: lightgbm.Booster, state: UserState, as_of_us: int, eligible_I: Bools) -> Ints:
+def _by_trees(
+    model: HomepageModel, trees: lightgbm.Booster, state: UserState, as_of_us: int, eligible_I: Bools
+) -> Ints:
     reading = read(state, model.knowledge, as_of_us)
     index_C, _ = candidates(state, reading, model.knowledge, eligible_I, model.retrieval)
     score_C = np.asarray(trees.predict(features(state, reading, model.knowledge, as_of_us, index_C), num_threads=1))
@@ -127,10 +129,10 @@ def judge(slice_: Slice, named: Mapping[str, Top], model: HomepageModel) -> Judg
         values[name], lists[name] = values_of(slice_, all_NK, new_NK), all_NK
         covered[name], unequal[name] = coverage(all_NK, len(model.items)), gini(all_NK, len(model.items))
     score_R, label_R = calibration_rows(slice_, model)
-    probability_R = model.calibration.probability(score_R)
+    bins = calibration_bins(model.calibration.probability(score_R), label_R)
     n_new = int(np.isfinite(values["challenger"]["new_ndcg@10"]).sum()) if values else 0
     return Judged(
-        values, lists, covered, unequal, expected_calibration_error(probability_R, label_R),
+        values, lists, covered, unequal, bins, expected_calibration_error(bins),
         float(score_R.std()) if np.isfinite(score_R).all() else float("nan"), n_new,
     )  # fmt: skip
 

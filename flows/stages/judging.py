@@ -25,16 +25,19 @@ DECIDING = "ndcg@10"
 FIXED_USERS = 12
 
 
-def _champion() -> tuple[HomepageModel | None, dict[str, Any] | None, str]:
-    """The champion as it was judged; why it cannot be scored where it cannot."""
+def _champion(cut_us: int) -> tuple[HomepageModel | None, dict[str, Any] | None, str]:
+    """The champion as it was judged, what it is, and why it cannot be scored where it cannot."""
     told = CHAMPION_INPUT / "champion.json"
     if not told.exists():
         return None, None, ""
     about = load.read_json(told)
     try:
-        return HomepageModel.load(CHAMPION_INPUT / "judged"), about, ""
+        champion = HomepageModel.load(CHAMPION_INPUT / "judged")
     except ArtifactError as error:
         return None, about, f"the champion {about['version']} does not load in this code: {error}"
+    if champion.trained_until_us > cut_us:
+        return None, about, f"the champion saw events of the gate slice (its cut is {utc(champion.trained_until_us)})"
+    return champion, about, ""
 
 
 def evaluate() -> None:
@@ -127,6 +130,7 @@ def _metrics(judged: evaluation.Judged, masks: dict[str, Any]) -> dict[str, Any]
         "users": int(mine[DECIDING].size),
         "users_with_new_items": judged.n_new,
         "calibration_error": round(judged.calibration_error, 6),
+        "calibration_bins": [{name: round(value, 6) for name, value in one.items()} for one in judged.calibration],
     }
 
 
