@@ -114,6 +114,11 @@ class Evidence:
         rows = self.con.execute(query).fetchall()
         return tuple({name: _shown(name, value) for name, value in zip(names, row, strict=True)} for row in rows)
 
+    def _is_set_aside(self, rule: Rule) -> bool:
+        """Whether the import leaves the bad rows out by itself: a few of them are then a warning, not the end."""
+        by_column = rule.kind in ("not_null", "length", "in_set", "between")
+        return rule.table in PARTITIONED_BY and rule.severity == "critical" and by_column
+
     def check(self, rule: Rule, result: Any, value: float | None) -> Check:
         """One expectation's result as a Check; `value` is the fact, where the expectation stood on one."""
         passed, rows = bool(result.success), max(self.sources[rule.table].rows, 1)
@@ -126,11 +131,12 @@ class Evidence:
             count = int(result.result.get("unexpected_count") or 0)
         observed = f"{value:.4g}" if rule.kind == "measure" and value is not None else ""
         samples = () if passed else self.samples(rule)
+        few = not passed and self._is_set_aside(rule) and count <= self.params.bad_row_share_critical * rows
         return Check(
             rule.table,
             rule.column,
             rule.sentence,
-            rule.severity,
+            "warning" if few else rule.severity,
             passed,
             count,
             100.0 * count / rows,

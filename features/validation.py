@@ -32,6 +32,7 @@ class ValidationParams:
     retry_share_critical: float = 0.10
     conflict_share_critical: float = 0.001  # one event id with two contents
     unknown_item_share_critical: float = 0.20  # below it cleaning keeps the rows aside
+    bad_row_share_critical: float = 0.0001  # rows that break a column's rule: up to here set aside with a warning
     partition_share_critical: float = 0.001  # rows in the partition of another day
     currency_share_warning: float = 0.005  # of all events: priced in another currency than the catalogue
     price_ratio: float = 5.0  # a price this many times over or under its measure means another unit

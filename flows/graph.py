@@ -40,7 +40,8 @@ STAGES: tuple[Stage, ...] = (
         _FLOOR,
         (A.tables, CHAMPION_INPUT),
         (A.validation,),
-        ("validation",),
+        ("validation", "data"),
+        True,
     ),
     Stage(
         "clean",

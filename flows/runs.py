@@ -2,7 +2,8 @@
 
 Choices. The record of a run is written before it starts and after it ends, whatever happens between; a run whose
 process is gone is marked failed by the next one. What a decision needs is copied out of the worktree into the run's
-directory and sealed by hashes; the worktree of a finished run is removed, that of a failed one is kept for a look until the next run.
+directory and sealed by hashes; the worktree of a finished run is removed, that of a failed one is kept for a look
+until the next run.
 """
 
 from __future__ import annotations

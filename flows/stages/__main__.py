@@ -8,6 +8,7 @@ import resource
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 
 from features.errors import HomerankerError, UsageError
@@ -35,6 +36,11 @@ def _note_costs(name: str, started: float) -> None:
     (directory / f"{name}.json").write_text(json.dumps(told))
 
 
+def _tell(kind: str, message: str) -> None:
+    if ERRORS in os.environ:
+        Path(os.environ[ERRORS]).write_text(json.dumps({"kind": kind, "message": message}))
+
+
 def main(name: str) -> int:
     """Run the stage; the exit status is the error's."""
     started = time.monotonic()
@@ -46,10 +52,15 @@ def main(name: str) -> int:
         RUN[name]()
     except HomerankerError as error:
         print(f"{name}: {error}", file=sys.stderr)
-        if ERRORS in os.environ:
-            told = {"kind": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
-            Path(os.environ[ERRORS]).write_text(json.dumps(told))
+        _tell(type(error).__name__, str(error))
         return error.exit_code
+    except Exception as error:
+        # An error of ours: trying again would not help, and the trace belongs to the log, not to the message.
+        traceback.print_exc()
+        _tell(
+            "HomerankerError", f"stage {name} broke, which is an error of homeranker: {type(error).__name__}: {error}"
+        )
+        return 1
     finally:
         if COSTS in os.environ:
             _note_costs(name, started)

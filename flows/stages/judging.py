@@ -47,12 +47,7 @@ def evaluate() -> None:
     actions, times = load.log(table), load.times()
     slice_ = evaluation.Slice.of(actions, times.gate_cut_us, times.end_us, load.states(actions, table))
     model = HomepageModel.load(A.model / "judged")
-    champion, about, note = _champion()
-    if champion is not None and champion.trained_until_us > times.gate_cut_us:
-        champion, note = (
-            None,
-            f"the champion saw events of the gate slice (its cut is {utc(champion.trained_until_us)})",
-        )
+    champion, about, note = _champion(times.gate_cut_us)
     named = evaluation.tops(model, lightgbm.Booster(model_file=str(A.model / TREES)))
     if champion is not None:
         named["champion"] = _translated(champion, model)
