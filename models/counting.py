@@ -77,8 +77,7 @@ class Relation:
             return np.zeros(n_items)
         at = np.arange(total) + np.repeat(start - np.concatenate([[0], np.cumsum(length)[:-1]]), length)
         weights = self.weights[at] * np.repeat(weight_P, length)
-        result: npt.NDArray[np.float64] = np.bincount(self.indices[at], weights=weights, minlength=n_items)
-        return result
+        return np.bincount(self.indices[at], weights=weights, minlength=n_items).astype(np.float64)
 
     def strength(self, source_P: Ints, target: int) -> npt.NDArray[np.float64]:
         """(P,) the entry from each source to one target."""

@@ -16,13 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from features.schema import SESSION_GAP_S
+from models.columns import feature_names, features
 from models.history import MAX_PAIRS, TYPE_WEIGHT, Action, UserState
 from models.items import ItemTable
 from models.log import ActionLog
 from models.ranker import Lists
 from models.retrieval import RetrievalParams
 from models.sequence import SequenceModel
-from models.signals import Knowledge, candidates, feature_names, features, read
+from models.signals import Knowledge, candidates, read
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -109,11 +110,12 @@ def _state_of(mine: ActionLog) -> UserState:
     np.maximum.at(last, place, mine.time_us)
     quantity = np.bincount(place, weights=np.nan_to_num(mine.quantity, nan=1.0), minlength=pairs.size)
     seen = np.unique(np.stack([place, mine.session]), axis=1)
-    count = np.bincount(seen[0], minlength=pairs.size).astype(np.float64)
+    count = np.bincount(seen[0], minlength=pairs.size)
     order = np.lexsort((pairs, last))[-MAX_PAIRS:]
     item, kind = pairs[order] // len(TYPE_WEIGHT), pairs[order] % len(TYPE_WEIGHT)
     return UserState(
-        item, kind, count[order], quantity[order], first[order], last[order], np.zeros(order.size, dtype=bool),
+        item, kind, count[order].astype(np.float64), quantity[order].astype(np.float64), first[order], last[order],
+        np.zeros(order.size, dtype=bool),
         float(np.unique(mine.session).size), int(mine.time_us[0]), int(mine.time_us[-1]),
     )  # fmt: skip
 

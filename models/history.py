@@ -133,9 +133,16 @@ class UserState:
         return self._rows(self.item_P != item)
 
     def _rows(self, keep: Bools) -> UserState:
-        columns = (self.item_P, self.type_P, self.count_P, self.quantity_P, self.first_us_P, self.last_us_P)
-        kept = [column[keep] for column in columns]
-        return UserState(*kept, self.session_P[keep], self.n_sessions, self.first_us, self.last_us)
+        return replace(
+            self,
+            item_P=self.item_P[keep],
+            type_P=self.type_P[keep],
+            count_P=self.count_P[keep],
+            quantity_P=self.quantity_P[keep],
+            first_us_P=self.first_us_P[keep],
+            last_us_P=self.last_us_P[keep],
+            session_P=self.session_P[keep],
+        )
 
     def decayed(self, as_of_us: int, half_life_days: float) -> Floats:
         """(P,) counts in which an event loses half its weight every half-life; spaced evenly from first to last.

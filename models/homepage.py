@@ -10,28 +10,28 @@ Shapes: I items, C candidates, F features.
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import torch
 
 from features.errors import ArtifactError
-from models import checkpoint
+from features.schema import EVENT_TYPES
+from models import checkpoint, packing
 from models.calibration import Calibration
-from models.counting import CountingModel, CountingParams, Relation
+from models.columns import feature_names, features
+from models.examples import training_lists
 from models.history import DAY_US, TYPE_WEIGHT, UserState
-from models.items import ContentSpace, ItemRow, ItemTable
+from models.items import ItemRow, ItemTable
 from models.log import ActionLog
-from models.ranker import RankerNet, RankerParams, contributions, scores
+from models.ranker import RankerNet, RankerParams, contributions, scores, train
 from models.retrieval import RetrievalParams
-from models.sequence import SequenceModel, make_net
-from models.signals import Knowledge, candidates, feature_names, features, read
-from models.statistics import ItemStatistics
+from models.signals import Knowledge, candidates, read
 from models.training import LoopParams
 
 Ints = npt.NDArray[np.int64]
@@ -39,9 +39,6 @@ Floats32 = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 
 STALE_AFTER_US = 7 * DAY_US
-EVENT_NAMES = tuple(
-    name for name in ("view", "click", "add_to_cart", "remove_from_cart", "purchase", "return", "search")
-)
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ class HomepageModel:
     ranker: RankerNet
     calibration: Calibration
     trained_until_us: int
-    retrieval: RetrievalParams = RetrievalParams()
+    retrieval: RetrievalParams = field(default_factory=RetrievalParams)
     version: str = "unsaved"
     manifest: Mapping[str, Any] = field(default_factory=dict)
 
@@ -90,12 +87,12 @@ class HomepageModel:
         return self.knowledge.items
 
     @property
-    def popular_I(self) -> Floats32:  # noqa: N802 - a tensor name carries its shape
+    def popular_I(self) -> Floats32:
         """(I,) time-decayed popularity: the cold-start order."""
         return self.knowledge.statistics.values["popularity_14d"].astype(np.float32)
 
     @property
-    def trending_I(self) -> Floats32:  # noqa: N802
+    def trending_I(self) -> Floats32:
         """(I,) how much faster an item sells this week than this month."""
         return self.knowledge.statistics.values["trend_7_30"].astype(np.float32)
 
@@ -159,7 +156,7 @@ class HomepageModel:
 
     def _newest_type(self, state: UserState, item: int) -> str:
         mine = np.flatnonzero((state.item_P == item) & (TYPE_WEIGHT[state.type_P] > 0))
-        return EVENT_NAMES[int(state.type_P[mine[-1]])]
+        return EVENT_TYPES[int(state.type_P[mine[-1]])]
 
     def contributions(self, state: UserState, item: int, as_of_us: int) -> list[Contribution]:
         """What each feature adds to the score; `baseline` is the average candidate. Complete to 1e-3."""
@@ -173,8 +170,7 @@ class HomepageModel:
 
     def save(self, directory: Path) -> str:
         """Write the model; returns its version."""
-        arrays, config = _pack(self)
-        config["golden"] = _golden(self)
+        arrays, config = packing.pack(self)
         return checkpoint.save(directory, arrays, config)
 
     @classmethod
@@ -185,126 +181,23 @@ class HomepageModel:
         """
         arrays, config, version = checkpoint.load(directory)
         try:
-            model = _unpack(arrays, config)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            model = cls(*packing.unpack(arrays, config))
+            answers = list(zip(packing.golden(model), config["golden"], strict=True))
+        except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
             raise ArtifactError(f"{directory}: arrays and config do not fit together ({error}); retrain") from error
         manifest_path = directory / "manifest.json"
-        manifest = checkpoint.json.loads(manifest_path.read_text()) if manifest_path.exists() else {}
+        manifest = json.loads(manifest_path.read_text()) if manifest_path.exists() else {}
         model = replace(model, version=version, manifest=manifest)
-        for asked, told, expected in zip(*_compare(model, config["golden"]), strict=True):
-            if not np.allclose(told, expected, rtol=1e-3, atol=1e-3):
+        for asked, (told, expected) in enumerate(answers):
+            if len(told) != len(expected) or not np.allclose(told, expected, rtol=1e-3, atol=1e-3):
                 raise ArtifactError(
                     f"{directory}: golden request {asked} got another answer; wrong torch version or CPU?"
                 )
         return model
 
 
-def _golden_states(model: HomepageModel) -> list[UserState]:
-    """A stranger and two made histories over the first items: no shopper's data."""
-    until = model.trained_until_us
-    made = [UserState.build(None, [], {})]
-    for size in (1, min(5, len(model.items))):
-        n = np.arange(size)
-        made.append(
-            UserState(
-                n,
-                np.full(size, 4),
-                np.ones(size) + (n % 2),
-                np.ones(size),
-                until - (n + 2) * DAY_US,
-                until - (n + 1) * DAY_US,
-                n < 1,
-                2.0,
-                until - 9 * DAY_US,
-                until - DAY_US,
-            )  # fmt: skip
-        )
-    return made
-
-
-def _golden(model: HomepageModel) -> list[list[float]]:
-    index_C = np.linspace(0, len(model.items) - 1, num=min(20, len(model.items))).astype(np.int64)
-    return [
-        [round(float(v), 5) for v in model.score_items(state, model.trained_until_us, index_C).score_C]
-        for state in _golden_states(model)
-    ]
-
-
-def _compare(model: HomepageModel, golden: list[list[float]]) -> tuple[range, list[list[float]], list[list[float]]]:
-    return range(len(golden)), _golden(model), golden
-
-
-def _pack(model: HomepageModel) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    knowledge, items = model.knowledge, model.items
-    arrays: dict[str, npt.NDArray[Any]] = {
-        "content/idf_W": knowledge.content.idf_W,
-        "content/projection_WE": knowledge.content.projection_WE,
-    }
-    for name, relation in knowledge.counting.relations.items():
-        for part in ("indptr", "indices", "weights"):
-            arrays[f"relation/{name}/{part}"] = getattr(relation, part)
-    arrays |= {f"statistics/{name}": value for name, value in knowledge.statistics.values.items()}
-    arrays |= {f"ranker/{name}": value.numpy() for name, value in model.ranker.state_dict().items()}
-    sequence = knowledge.sequence
-    if sequence is not None:
-        arrays |= {f"sequence/{name}": value.numpy() for name, value in sequence.net.state_dict().items()}
-    config = {
-        "format": 1,
-        "items": [[*asdict(items.row(at)).values()] for at in range(len(items))],
-        "statistics": list(knowledge.statistics.values),
-        "features": list(feature_names(knowledge)),
-        "counting": asdict(knowledge.counting.params),
-        "retrieval": asdict(model.retrieval),
-        "ranker": {"hidden": [m.out_features for m in model.ranker.mlp if isinstance(m, torch.nn.Linear)][:-1],
-                   "cross_rank": model.ranker.down.out_features},
-        "sequence": None if sequence is None else asdict(sequence.net.params) | {"n_items": sequence.net.n_items},
-        "calibration": asdict(model.calibration),
-        "statistics_cut_us": knowledge.statistics.cut_us,
-        "trained_until_us": model.trained_until_us,
-    }  # fmt: skip
-    return arrays, config
-
-
-def _unpack(arrays: Mapping[str, npt.NDArray[Any]], config: Mapping[str, Any]) -> HomepageModel:
-    items = ItemTable.from_rows([ItemRow(*values) for values in config["items"]])
-
-    def part(prefix: str) -> dict[str, torch.Tensor]:
-        return {n.removeprefix(prefix): torch.from_numpy(v) for n, v in arrays.items() if n.startswith(prefix)}
-
-    names = sorted({name.split("/")[1] for name in arrays if name.startswith("relation/")})
-    relations = {
-        name: Relation(*(arrays[f"relation/{name}/{piece}"] for piece in ("indptr", "indices", "weights")))
-        for name in names
-    }
-    content = ContentSpace(arrays["content/idf_W"], arrays["content/projection_WE"])
-    statistics = ItemStatistics(
-        {name: arrays[f"statistics/{name}"] for name in config["statistics"]}, config["statistics_cut_us"]
-    )
-    sequence = None
-    if config["sequence"] is not None:
-        net = make_net(config["sequence"])
-        net.load_state_dict(part("sequence/"))
-        sequence = SequenceModel(net.eval())
-    knowledge = Knowledge(
-        items, CountingModel(relations, CountingParams(**config["counting"])), statistics, content,
-        content.vectors(items), sequence,
-    )  # fmt: skip
-    if list(feature_names(knowledge)) != config["features"]:
-        raise ValueError("the feature list differs from this code's: the model needs the code that it was made with")
-    hidden = RankerParams(hidden=tuple(config["ranker"]["hidden"]), cross_rank=config["ranker"]["cross_rank"])
-    ranker = RankerNet(len(config["features"]), hidden)
-    ranker.load_state_dict(part("ranker/"))
-    return HomepageModel(
-        knowledge, ranker.eval(), Calibration(**config["calibration"]), config["trained_until_us"],
-        RetrievalParams(**config["retrieval"]),
-    )  # fmt: skip
-
-
 def fit_simple(events: pa.Table, items: pa.Table) -> HomepageModel:
     """A small model of everything in two tables, without a sequence network or a held-out slice: for quick looks."""
-    from models.examples import training_lists  # here, because examples build on this module
-    from models.ranker import train
-
     table = ItemTable.from_arrow(items)
     log = ActionLog.from_arrow(events, table.index, len(table))
     until = int(log.time_us[-1]) + 1

@@ -105,7 +105,7 @@ class ItemTable:
             if Items.LISTED_AT in table.column_names
             else list(empty)
         )
-        rows = [ItemRow(*values, at or 0) for *values, at in zip(*columns, listed, strict=True)]
+        rows = [ItemRow(*values) for values in zip(*columns, [at or 0 for at in listed], strict=True)]
         return cls.from_rows(sorted(rows, key=lambda row: row.item_id))
 
     def row(self, at: int) -> ItemRow:
@@ -126,7 +126,7 @@ class ItemTable:
     def merge(self, rows: Sequence[ItemRow]) -> ItemTable:
         """Replace known items in place and append new ones; nobody's index moves."""
         known = {row.item_id: row for row in rows}
-        kept = [known.pop(item_id, None) or self.row(at) for at, item_id in enumerate(self.item_ids)]
+        kept = [known.pop(item_id) if item_id in known else self.row(at) for at, item_id in enumerate(self.item_ids)]
         return ItemTable.from_rows(kept + list(known.values()))
 
     def __len__(self) -> int:
@@ -204,7 +204,8 @@ class ContentSpace:
         weighted = _unit_rows(hashed_words(items).multiply(self.idf_W[None, :]).tocsr())
         vectors = np.asarray(weighted @ self.projection_WE, dtype=np.float32)
         norm = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return np.divide(vectors, norm, out=np.zeros_like(vectors), where=norm > 1e-6)
+        result: Floats = np.divide(vectors, norm, out=np.zeros_like(vectors), where=norm > 1e-6)
+        return result
 
 
 def _unit_rows(matrix: sp.csr_matrix) -> sp.csr_matrix:

@@ -8,7 +8,7 @@ Shapes: R rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -60,8 +60,8 @@ class ActionLog:
         price = table[Events.PRICE].to_numpy().astype(np.float64)
         time_us = table[Events.EVENT_TIME].cast(pa.int64()).to_numpy()
         order = np.argsort(time_us, kind="stable")
-        columns = [user, guest, session, item[keep], type_code[keep], time_us, quantity, price]
-        return cls(*[column[order] for column in columns], user_ids=names, n_items=n_items)
+        whole = cls(user, guest, session, item[keep], type_code[keep], time_us, quantity, price, names, n_items)
+        return whole.rows(order)
 
     def before(self, cut_us: int) -> ActionLog:
         """Rows strictly before the cut."""
@@ -74,9 +74,16 @@ class ActionLog:
 
     def rows(self, at: Ints) -> ActionLog:
         """Some rows, in their order."""
-        columns = (self.user, self.is_guest, self.session, self.item, self.type_code, self.time_us)
-        return ActionLog(
-            *[column[at] for column in columns], self.quantity[at], self.price[at], self.user_ids, self.n_items
+        return replace(
+            self,
+            user=self.user[at],
+            is_guest=self.is_guest[at],
+            session=self.session[at],
+            item=self.item[at],
+            type_code=self.type_code[at],
+            time_us=self.time_us[at],
+            quantity=self.quantity[at],
+            price=self.price[at],
         )
 
 

@@ -8,8 +8,9 @@ Shapes: N users, K list places. Source: Järvelin & Kekäläinen, 2002 (NDCG).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,18 +27,19 @@ NO_ITEM = -1
 class Lists:
     """Ranked lists of N users and what each of them wanted.
 
-    `item_NK` holds NO_ITEM where a list ends early; `wanted` one array of distinct items a user.
+    `item_NK` holds no item twice and NO_ITEM where a list ends early; `wanted` one array of distinct items a user.
     """
 
     item_NK: Ints
     wanted: Sequence[Ints]
 
     def hits(self, k: int) -> Bools:
-        """(N, k) whether the listed item was wanted."""
+        """(N, k) whether the listed item was wanted; a list of fewer than k places has no hit beyond its end."""
         found = np.zeros((len(self.wanted), k), dtype=bool)
         for at, wanted in enumerate(self.wanted):
-            found[at] = np.isin(self.item_NK[at, :k], wanted)
-        return found & (self.item_NK[:, :k] != NO_ITEM)
+            listed = self.item_NK[at, :k]
+            found[at, : listed.size] = np.isin(listed, wanted) & (listed != NO_ITEM)
+        return found
 
     def n_wanted(self) -> Floats:
         """(N,)"""
@@ -49,6 +51,12 @@ def _discount(k: int) -> Floats:
     return result
 
 
+def _share(part_N: npt.NDArray[Any], whole_N: Floats) -> Floats:
+    """(N,) part / whole, 0 where there is no whole."""
+    result: Floats = np.divide(part_N, whole_N, out=np.zeros(whole_N.size), where=whole_N > 0)
+    return result
+
+
 def ndcg(lists: Lists, k: int) -> Floats:
     """(N,) in [0, 1]: the ideal list holds min(k, wanted) hits; a user who wanted nothing scores 0.
 
@@ -57,42 +65,38 @@ def ndcg(lists: Lists, k: int) -> Floats:
     """
     ideal = np.concatenate([[0.0], np.cumsum(_discount(k))])[np.minimum(lists.n_wanted(), k).astype(int)]
     gained = lists.hits(k) @ _discount(k)
-    return np.divide(gained, ideal, out=np.zeros_like(gained), where=ideal > 0)
+    return _share(gained, ideal)
 
 
 def recall(lists: Lists, k: int) -> Floats:
     """(N,) share of the wanted items that the list holds."""
-    wanted = lists.n_wanted()
-    return np.divide(lists.hits(k).sum(1), wanted, out=np.zeros_like(wanted), where=wanted > 0)
+    return _share(lists.hits(k).sum(1), lists.n_wanted())
 
 
 def precision(lists: Lists, k: int) -> Floats:
     """(N,) share of the k places that were wanted."""
-    result: Floats = lists.hits(k).sum(1) / k
-    return result
+    return _share(lists.hits(k).sum(1), np.full(len(lists.wanted), float(k)))
 
 
 def hit_rate(lists: Lists, k: int) -> Floats:
     """(N,) 1 where at least one place was wanted."""
-    return lists.hits(k).any(1).astype(np.float64)
+    return np.asarray(lists.hits(k).any(1), dtype=np.float64)
 
 
 def reciprocal_rank(lists: Lists, k: int) -> Floats:
     """(N,) 1 / place of the first wanted item, 0 where there is none."""
     hits = lists.hits(k)
-    result: Floats = np.where(hits.any(1), 1.0 / (hits.argmax(1) + 1.0), 0.0)
-    return result
+    return np.asarray(np.where(hits.any(1), 1.0 / (hits.argmax(1) + 1.0), 0.0))
 
 
 def average_precision(lists: Lists, k: int) -> Floats:
     """(N,) mean precision at the wanted places, over min(k, wanted)."""
     hits = lists.hits(k)
     at_place = np.cumsum(hits, axis=1) / np.arange(1, k + 1)
-    best = np.minimum(lists.n_wanted(), k)
-    return np.divide((at_place * hits).sum(1), best, out=np.zeros(len(hits)), where=best > 0)
+    return _share((at_place * hits).sum(1), np.minimum(lists.n_wanted(), k))
 
 
-METRICS = {
+METRICS: dict[str, Callable[[Lists], Floats]] = {
     "ndcg@10": lambda lists: ndcg(lists, 10),
     "recall@10": lambda lists: recall(lists, 10),
     "precision@10": lambda lists: precision(lists, 10),

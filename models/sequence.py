@@ -249,7 +249,8 @@ class NextItemNdcg:
         assert isinstance(net, SequenceNet)  # noqa: S101 - narrows the type
         gains: list[torch.Tensor] = []
         with torch.inference_mode():
-            for rows in torch.arange(len(self.target_N)).split(256):
+            for start in range(0, len(self.target_N), 256):
+                rows = torch.arange(start, min(start + 256, len(self.target_N)))
                 state_ND = net(self.input_NT[rows])[torch.arange(len(rows)), self.last_N[rows]]
                 score_NI = state_ND @ net.item.weight[: net.n_items].T
                 own_N = score_NI.gather(1, self.target_N[rows][:, None])
