@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from flows.paths import Home
 from flows.registry import Registry
 from flows.report.build import RunFacts, summary_lines, write_report
 from flows.runs import SMOKE_USERS, copy_out, costs_of
+from models import checkpoint
+from models.checkpoint import sha256_of
 from serving.package import smoke
 
 
@@ -38,6 +41,16 @@ def finish_run(registry: Registry, record: dict[str, Any], worktree: Path, secon
     )
     write_report(artifacts, run_dir, run=facts)
     manifest = json.loads((run_dir / "manifest.json").read_text())
+    # Who and when are no content: the hash above them stays what the same commit and data give again.
+    manifest["record"] = {
+        "run": run,
+        "commit": record["commit"],
+        "started_at": record["started_at"],
+        "by": record["by"],
+        "why": record["why"],
+        "report_sha256": sha256_of(run_dir / "report.html"),
+    }
+    checkpoint.write_json(run_dir / "manifest.json", manifest)
     metrics = json.loads((run_dir / "evaluation" / "metrics.json").read_text())
     return {
         "verdict": manifest["content"]["verdict"],
@@ -65,7 +78,5 @@ def smoke_test(run_dir: Path) -> dict[str, Any]:
     pq.write_table(few, home.root / "history.parquet")
     bring_online(home, home.root / "history.parquet")
     told = smoke(run_dir / "bento", home.root, users)
-    import shutil
-
     shutil.rmtree(home.root)
     return {"ready_s": told["ready_s"], "model_version": told["model_version"], "pages": len(told["pages"])}

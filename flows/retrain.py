@@ -117,6 +117,7 @@ def walk(
 ) -> dict[str, Any]:
     """All stages as a Prefect flow, then `finish` (collect, smoke test, report) as its last task."""
     from prefect import flow, task
+    from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
     def transient(_task: Any, _run: Any, state: Any) -> bool:
         return isinstance(state.result(raise_on_failure=False), StageDied)
@@ -138,10 +139,14 @@ def walk(
 
     @flow(name="retrain", flow_run_name=run, persist_result=False)
     def retrain() -> dict[str, Any]:
-        for stage in order(worktree):
+        stages = order(worktree)
+        shown: Any = create_progress_artifact(progress=0.0, key="retrain-progress", description=f"run {run}")
+        for number, stage in enumerate(stages, start=1):
             one(stage)
+            update_progress_artifact(artifact_id=shown, progress=100.0 * number / (len(stages) + 1))
         facts = last()
         _publish(run, facts)
+        update_progress_artifact(artifact_id=shown, progress=100.0)
         return facts
 
     return retrain()
