@@ -35,6 +35,9 @@ def test_history_then_live_events_then_erasure(tmp_path: Path, model_dir: Path, 
 
         before = known("u1")
         assert before > 0 and known("nobody") == 0
+        fifteen_years = 15 * 365 * 86_400_000_000
+        later, failed = runtime.state(now, "u2", "s", now_us() + fifteen_years)
+        assert not failed and later.item_P.size > 0  # a model of old data knows its users for ever
         old = {
             "event_id": "e",
             "event_time": format_time(0),
