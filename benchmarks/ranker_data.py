@@ -1,0 +1,137 @@
+"""What a protocol asks: training rows, the histories that are asked about, and one target for each.
+
+Choices. The rules are those of the independent scorer: all items of the file are eligible, order is by `pos`, under
+`time` training ends with the last second of the cut's day. Tuning has a slice of its own before the cut: the item
+before the last one (loo), or the newest tenth of the rows before the cut (time). Whether own items may be listed is
+read from that slice, never from the targets.
+Shapes: N asked users, R rows, I items.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import scipy.sparse as sp
+
+from features.errors import SchemaError, SourceError, UsageError
+from models.interactions import Interactions, Ints
+
+SLICE_SHARE = 0.1  # of the rows before the cut
+LEAST_REPEATS = 0.01  # of the slice's targets that are own items, to let own items stand in lists
+
+
+@dataclass(frozen=True)
+class Table:
+    """R rows sorted by user and place; items as codes in the order of their ids."""
+
+    user: Ints
+    item: Ints
+    ts: Ints
+    item_ids: Ints  # (I,)
+
+    @property
+    def n_items(self) -> int:
+        """Every item of the file is eligible."""
+        return self.item_ids.size
+
+
+@dataclass(frozen=True)
+class Task:
+    """Fit on `train`, rank for `asked`, be judged on `target_N`."""
+
+    train: Interactions
+    asked: Interactions
+    users_N: Ints  # the file's numbers
+    target_N: Ints
+    mask_seen: bool
+
+    def some(self, n: int, seed: int) -> Task:
+        """At most n of the asked users, drawn."""
+        if len(self.asked) <= n:
+            return self
+        at = np.sort(np.random.default_rng(seed).choice(len(self.asked), n, replace=False))
+        return replace(self, asked=self.asked.users(at), users_N=self.users_N[at], target_N=self.target_N[at])
+
+    @property
+    def cold_N(self) -> np.ndarray:
+        """(N,) the target was never seen in training."""
+        return np.asarray(self.train.counts_I()[self.target_N] == 0)
+
+
+def read_table(path: Path) -> Table:
+    """Any Parquet file with integer columns user, item, pos, ts (Unix seconds)."""
+    if not path.is_file():
+        raise SourceError(f"{path}: no such file; --data needs a Parquet file with user, item, pos, ts")
+    names = pq.read_schema(path).names
+    if lacking := [name for name in ("user", "item", "pos", "ts") if name not in names]:
+        raise SchemaError(f"{path}: no column {', '.join(lacking)}; it has {', '.join(names)}")
+    table = pq.read_table(path, columns=["user", "item", "pos", "ts"])
+    columns = [table[name].to_numpy() for name in ("user", "item", "pos", "ts")]
+    if not all(np.issubdtype(column.dtype, np.integer) for column in columns):
+        raise SchemaError(f"{path}: user, item, pos and ts must be integers without nulls")
+    user, item, pos, ts = (column.astype(np.int64) for column in columns)
+    order = np.lexsort((pos, user))
+    item_ids, code = np.unique(item, return_inverse=True)
+    return Table(user[order], code[order].astype(np.int64), ts[order], item_ids)
+
+
+def leave_out(table: Table, back: int) -> Task:
+    """Target: the user's last row but `back`; training: everything before it."""
+    _, start, length = np.unique(table.user, return_index=True, return_counts=True)
+    place = np.arange(table.user.size) - np.repeat(start, length)
+    keep = place < np.repeat(length, length) - 1 - back
+    train = Interactions.of_rows(table.user[keep], table.item[keep], table.ts[keep], table.n_items)
+    at = (start + length - 1 - back)[length >= 2 + back]
+    return Task(train, train, table.user[at], table.item[at], True)
+
+
+def by_time(table: Table, end_s: int, until_s: int | None = None, mask_seen: bool = False) -> Task:
+    """Training: rows before `end_s`; target: each known user's first later row (before `until_s`)."""
+    early, late = table.ts < end_s, table.ts >= end_s
+    if until_s is not None:
+        late &= table.ts < until_s
+    train = Interactions.of_rows(table.user[early], table.item[early], table.ts[early], table.n_items, end_s)
+    known = np.unique(table.user[early])
+    fresh, first = np.unique(table.user[late], return_index=True)
+    users, at_known, at_fresh = np.intersect1d(known, fresh, return_indices=True)
+    return Task(train, train.users(at_known), users, table.item[late][first[at_fresh]], mask_seen)
+
+
+def repeats(task: Task) -> float:
+    """Share of the targets that stand in their user's history."""
+    held = task.asked.matrix(np.ones(task.asked.item_R.size))
+    owned = np.asarray(held[np.arange(len(task.asked)), task.target_N]).ravel() > 0
+    return float(owned.mean()) if owned.size else 0.0
+
+
+def tasks(table: Table, protocol: str, cut: dt.date | None) -> tuple[Task, Task]:
+    """(the slice to tune on, the task to be judged on)."""
+    if protocol == "loo":
+        return leave_out(table, 1), leave_out(table, 0)
+    if cut is None:
+        raise UsageError("--protocol time needs --cut YYYY-MM-DD, the last day of training")
+    end_s = int((dt.datetime.combine(cut, dt.time(), dt.UTC) + dt.timedelta(days=1)).timestamp())
+    early = table.ts[table.ts < end_s]
+    if early.size < 10 or early.size == table.ts.size:
+        raise UsageError(f"--cut {cut}: {early.size} rows before it and {table.ts.size - early.size} after it")
+    slice_s = -(-int(np.quantile(early, 1 - SLICE_SHARE)) // 86_400) * 86_400  # a whole day: days are not split
+    tuning = by_time(table, slice_s, end_s)
+    mask = repeats(tuning) < LEAST_REPEATS
+    return replace(tuning, mask_seen=mask), by_time(table, end_s, mask_seen=mask)
+
+
+def read_attributes(path: Path, table: Table) -> sp.csr_matrix:
+    """(I, A) 0/1: item -> attribute ids from JSON; items without an entry have none."""
+    told = json.loads(path.read_text())
+    place = {str(item): at for at, item in enumerate(table.item_ids.tolist())}
+    pairs = [(place[item], attribute) for item, held in told.items() if item in place for attribute in held]
+    if not pairs:
+        raise SourceError(f"{path}: no item of the data has an attribute here; expected {{item: [ids]}}")
+    names, code = np.unique([attribute for _, attribute in pairs], return_inverse=True)
+    rows = np.array([row for row, _ in pairs])
+    return sp.csr_matrix((np.ones(len(pairs)), (rows, code)), shape=(table.n_items, names.size))
