@@ -1,6 +1,6 @@
 """Judging on a slice that nobody has learned from: every model's list for the same users, value by value.
 
-Choices. All items that the catalogue knows are eligible, own items included, because many shops live from buying
+Choices. All items that were listed by the cut are eligible, own items included, because many shops live from buying
 again; "new items" are scored apart, with own items left out of lists and targets. Segments are made from what is known
 before the slice, never from the outcome.
 Shapes: N users, K places, I items, C candidates.
@@ -98,25 +98,25 @@ def values_of(slice_: Slice, all_NK: Ints, new_NK: Ints) -> dict[str, Floats]:
 def tops(model: HomepageModel, trees: lightgbm.Booster | None) -> dict[str, Top]:
     """Everything that is judged: the model as "challenger", the yardsticks, and the trees on the same features."""
     knowledge = model.knowledge
-    everything_I = np.ones(len(model.items), dtype=bool)
     depth = PLACES + 300
 
     def of_yardstick(name: str) -> Top:
         scorer = YARDSTICKS[name]
-        return lambda state, as_of: strongest(scorer(state, knowledge, as_of) + 1e-12, depth, everything_I)
+        return lambda state, as_of: strongest(scorer(state, knowledge, as_of) + 1e-12, depth, knowledge.on_sale(as_of))
 
-    named: dict[str, Top] = {"challenger": lambda state, as_of: model.rank(state, as_of, everything_I, depth).index_C}
+    named: dict[str, Top] = {
+        "challenger": lambda state, as_of: model.rank(state, as_of, knowledge.on_sale(as_of), depth).index_C
+    }
     named |= {name: of_yardstick(name) for name in YARDSTICKS}
     if trees is not None:
-        named["lightgbm"] = lambda state, as_of: _by_trees(model, trees, state, as_of, everything_I)
+        named["lightgbm"] = lambda state, as_of: _by_trees(model, trees, state, as_of)
     return named
 
 
-def _by_trees(
-    model: HomepageModel, trees: lightgbm.Booster, state: UserState, as_of_us: int, eligible_I: Bools
-) -> Ints:
+def _by_trees(model: HomepageModel, trees: lightgbm.Booster, state: UserState, as_of_us: int) -> Ints:
     reading = read(state, model.knowledge, as_of_us)
-    index_C, _ = candidates(state, reading, model.knowledge, eligible_I, model.retrieval)
+    on_sale_I = model.knowledge.on_sale(as_of_us)
+    index_C, _ = candidates(state, reading, model.knowledge, on_sale_I, model.retrieval)
     score_C = np.asarray(trees.predict(features(state, reading, model.knowledge, as_of_us, index_C), num_threads=1))
     return index_C[np.lexsort((index_C, -score_C))]
 
@@ -139,10 +139,10 @@ def judge(slice_: Slice, named: Mapping[str, Top], model: HomepageModel) -> Judg
 
 def calibration_rows(slice_: Slice, model: HomepageModel) -> tuple[Floats, Floats]:
     """Scores of each user's best candidates and whether they were taken, flat over users."""
-    everything_I = np.ones(len(model.items), dtype=bool)
+    on_sale_I = model.knowledge.on_sale(slice_.cut_us)
     scores, labels = [np.zeros(0)], [np.zeros(0)]
     for state, visit in zip(slice_.states, slice_.visits, strict=True):
-        ranking = model.rank(state, slice_.cut_us, everything_I, CALIBRATION_ROWS)
+        ranking = model.rank(state, slice_.cut_us, on_sale_I, CALIBRATION_ROWS)
         scores.append(ranking.score_C.astype(np.float64))
         labels.append(np.isin(ranking.index_C, visit.items).astype(np.float64))
     return np.concatenate(scores), np.concatenate(labels)

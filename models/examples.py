@@ -3,7 +3,8 @@
 Choices. The label is the user's next visit after the cut: its items, weighted by what was done with them. Every second
 example lies inside that visit: its first items are revealed as the running session and the rest is to be found, so
 that the ranker learns to follow a session from real visits (on order data: from the rest of the basket) and not from
-an invented bonus. Revealed items are no candidates. Candidates come from retrieval alone, as in serving.
+an invented bonus. Revealed items are no candidates, nor is an item that was listed later: that it will sell is the
+future. Candidates come from retrieval alone, as in serving.
 Shapes: N examples, K places a list, F features.
 """
 
@@ -203,7 +204,7 @@ def _example(
     params: ExampleParams,
     retrieval: RetrievalParams,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    eligible_I = np.ones(len(knowledge.items), dtype=bool)
+    eligible_I = knowledge.on_sale(cut_us)
     eligible_I[state.item_P[state.session_P]] = False
     reading = read(state, knowledge, cut_us)
     index_C, _ = candidates(state, reading, knowledge, eligible_I, retrieval)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from features.errors import UsageError
 from models.metrics import bootstrap_means, estimate
 
 Floats = npt.NDArray[np.float64]
@@ -120,7 +121,15 @@ def compare(challenger_N: Floats, other_N: Floats, margin: float, level: float) 
 
 
 def judge(evidence: Evidence, params: GateParams) -> Verdict:
-    """All rules over the evidence."""
+    """All rules over the evidence.
+
+    Raises UsageError where the parameters name no yardstick, or one that was not measured.
+    """
+    unknown = [name for name in params.yardsticks if name not in evidence.values]
+    if unknown or not params.yardsticks:
+        fault = f"names {', '.join(unknown)}" if unknown else "is empty"
+        measured = ", ".join(sorted(set(evidence.values) - {"challenger", "champion"}))
+        raise UsageError(f"gate.yardsticks in params.yaml {fault}; the gate needs one or more of: {measured}")
     mine_N = evidence.values["challenger"]
     checks = [_enough(mine_N, params)]
     names = list(params.yardsticks)

@@ -61,6 +61,11 @@ class Knowledge:
             sequence,
         )
 
+    def on_sale(self, moment_us: int) -> Bools:
+        """(I,) what a shopper could meet at that moment: listed before it, listed nobody knows when (0), or seen."""
+        result: Bools = (self.items.listed_at_I < moment_us) | (self.statistics.values["popularity_all"] > 0)
+        return result
+
     def extended(self, items: ItemTable, now_us: int) -> Knowledge:
         """The same with a longer or changed item table."""
         return replace(

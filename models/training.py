@@ -1,30 +1,34 @@
 """One training loop for every network: an epoch at a time, resumable to the byte, stopped early, never NaN.
 
-Choices. The state after each epoch (weights, optimizer, curves) is written atomically as safetensors and JSON, under
-a fingerprint of everything that decides the result; a run that was killed starts at the last full epoch and ends with
-the same bytes. The order of an epoch's batches comes from (seed, epoch) alone, so no generator has to be saved.
-Deterministic algorithms are on and the number of threads is a parameter: both decide bytes.
+Choices. The state after each epoch (weights, optimizer, curves) is written atomically as safetensors and JSON, with
+the identity of everything that decides the result (batches, first weights, parameters, code); a run that was killed
+starts at the last full epoch and ends with the same bytes, and a checkpoint of another training is never taken up. The
+order of an epoch's batches comes from (seed, epoch) alone, so no generator has to be saved. Deterministic algorithms
+are on and the number of threads is a parameter: both decide bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import xxhash
 from safetensors.torch import load_file, save_file
 
 from features.errors import TrainingError
 
-Batch = Any
+Batch = Any  # a tuple of tensors
+CURVES = "curves.json"
 Progress = Callable[[str, int, int, dict[str, float]], None]
 
 
@@ -97,9 +101,10 @@ def fit(
     Raises TrainingError if the loss is not finite or explodes.
     """
     optimizer = torch.optim.AdamW(net.parameters(), lr=params.learning_rate, weight_decay=params.weight_decay)
-    state = _Checkpoint(checkpoints, net, optimizer)
-    curves, done = state.resume()
     last = min(params.epochs, stop_after or params.epochs)
+    identity = "" if checkpoints is None else _identity(net, batches, loss, asdict(params), last, seed)
+    state = _Checkpoint(checkpoints, identity, net, optimizer)
+    curves, done = state.resume()
     for epoch in range(done + 1, last + 1):
         if validate is not None and curves.best_epoch and epoch - curves.best_epoch > params.patience:
             break
@@ -124,6 +129,23 @@ def fit(
         state.restore_best()
     net.eval()
     return Curves(curves.train_loss, curves.validation, curves.best_epoch, len(curves.train_loss) < last)
+
+
+def _identity(
+    net: torch.nn.Module,
+    batches: Callable[[int], Iterator[Batch]],
+    loss: Callable[[torch.nn.Module, Batch], torch.Tensor],
+    *told: Any,
+) -> str:
+    """A hash over the first weights, the first epoch's batches (all the data), the parameters and the code."""
+    code = [inspect.getsource(module) for module in (inspect.getmodule(fit), inspect.getmodule(loss)) if module]
+    digest = xxhash.xxh3_128(json.dumps([*code, *told], sort_keys=True).encode())
+    for tensor in net.state_dict().values():
+        digest.update(tensor.numpy().tobytes())
+    for batch in batches(1):
+        for tensor in batch:
+            digest.update(tensor.contiguous().numpy().tobytes())
+    return str(digest.hexdigest())
 
 
 def _epoch(
@@ -169,17 +191,20 @@ def _set_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, total: i
 class _Checkpoint:
     """The state after an epoch on disk: one directory an epoch, renamed into place, the older ones removed."""
 
-    def __init__(self, root: Path | None, net: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        self.root, self.net, self.optimizer = root, net, optimizer
+    def __init__(
+        self, root: Path | None, identity: str, net: torch.nn.Module, optimizer: torch.optim.Optimizer
+    ) -> None:
+        self.root, self.identity, self.net, self.optimizer = root, identity, net, optimizer
         self.best: dict[str, torch.Tensor] = {}
 
     def resume(self) -> tuple[Curves, int]:
-        """Load the newest full epoch; (empty curves, 0) where there is none."""
+        """Load the newest full epoch of this training; (empty curves, 0) where there is none."""
         places = [self.root / "epoch", self.root / "old"] if self.root else []
-        newest = next((place for place in places if (place / "curves.json").exists()), None)
-        if newest is None:
+        written = [(place, json.loads((place / CURVES).read_text())) for place in places if (place / CURVES).exists()]
+        found = next(((place, told) for place, told in written if told.get("identity") == self.identity), None)
+        if found is None:
             return Curves(), 0
-        told = json.loads((newest / "curves.json").read_text())
+        newest, told = found
         self.net.load_state_dict(load_file(newest / "net.safetensors"))
         self.best = load_file(newest / "best.safetensors")
         moments = load_file(newest / "optimizer.safetensors")
@@ -208,7 +233,7 @@ class _Checkpoint:
             for name, value in entry.items()
         }
         save_file(moments, fresh / "optimizer.safetensors")
-        (fresh / "curves.json").write_text(json.dumps({"epoch": epoch, **curves.to_json()}))
+        (fresh / CURVES).write_text(json.dumps({"identity": self.identity, "epoch": epoch, **curves.to_json()}))
         _swap(fresh, self.root / "epoch")
 
     def restore_best(self) -> None:
