@@ -67,7 +67,9 @@ def next_visits(log: ActionLog, cut_us: int, end_us: int, gap_us: int = GAP_US) 
     later = later.rows(np.flatnonzero(np.isin(later.user, known)))
     order = np.lexsort((np.arange(later.user.size), later.time_us, later.user))
     user, session = later.user[order], later.session[order]
-    starts = np.flatnonzero(np.append(True, np.diff(user) != 0)) if user.size else np.zeros(0, dtype=np.int64)
+    if not user.size:
+        return {}
+    starts = np.flatnonzero(np.append(True, np.diff(user) != 0))
     ends = np.append(starts[1:], user.size)
     visits = {}
     for start, end in zip(starts, ends, strict=True):
