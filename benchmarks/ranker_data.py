@@ -54,7 +54,10 @@ class Task:
         """At most n of the asked users, drawn."""
         if len(self.asked) <= n:
             return self
-        at = np.sort(np.random.default_rng(seed).choice(len(self.asked), n, replace=False))
+        return self.users(np.sort(np.random.default_rng(seed).choice(len(self.asked), n, replace=False)))
+
+    def users(self, at: Ints) -> Task:
+        """Some of the asked users."""
         return replace(self, asked=self.asked.users(at), users_N=self.users_N[at], target_N=self.target_N[at])
 
     @property
