@@ -103,7 +103,7 @@ class PopularPages:
     def __init__(self, shop: Shop) -> None:
         truth = shop.truth
         users = np.flatnonzero(~truth.people.bot_U)
-        who = Who(users, 0, np.full(users.size, -1), np.zeros_like(users))
+        who = Who(users, 0, np.full(users.size, -1), np.zeros_like(users), np.zeros(users.size, np.bool_))
         self.rate_I = np.array([truth.fresh(who, item).click.mean() for item in range(shop.params.items)])
 
     def pages(self, shop: Shop, batch: SessionBatch, rows_R: Ints, shelf_I: Bools, rng: np.random.Generator) -> Pages:

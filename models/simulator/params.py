@@ -26,9 +26,10 @@ class SimulatorParams:
     page_size: int = 24
     # people
     new_user_share: float = 0.25  # arrive on a random day of the first `days`; the others were there before
-    activity_sigma: float = 1.0  # of the logarithm of a user's visits a day
+    activity_sigma: float = 1.3  # of the logarithm of a user's visits a day
     drift_degrees: float = 1.5  # a day, by which a taste turns
     browse_share: float = 0.15  # sessions without an intent
+    mission_share: float = 0.12  # sessions that came to buy: baskets of several items
     guest_share: float = 0.08  # sessions that are not logged in
     main_platform_share: float = 0.75  # of a user's sessions
     no_consent_share: float = 0.03
@@ -46,7 +47,7 @@ class SimulatorParams:
     examination_scale: float = 4.0
     examination_power: float = 1.0
     # a click on an examined item
-    click_bias: float = -3.6
+    click_bias: float = -3.65
     appeal_sigma: float = 0.8  # of an item, for everybody
     taste_weight: float = 1.8  # of the cosine of taste and item
     intent_weight: float = 1.5  # of the match with the session's intent (1 its category, `intent_near` its department)
@@ -56,10 +57,12 @@ class SimulatorParams:
     repeat_days: int = 4
     seen_penalty: float = 0.6  # shown before in this session
     # after the click; "fit" is the personal part of the click logit
-    cart_bias: float = -2.1
+    cart_bias: float = -2.6
     cart_slope: float = 0.2
-    buy_bias: float = -0.8
+    buy_bias: float = -1.5
     buy_slope: float = 0.2
+    mission_click: float = 1.0  # added to the click in a session that came to buy
+    mission_logit: float = 1.6  # added to cart and purchase in a session that came to buy
     buy_app: float = -0.3  # on ios and android
     return_bias: float = -1.5
     return_slope: float = 0.4

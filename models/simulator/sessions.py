@@ -27,6 +27,7 @@ class SessionBatch:
     user_B: Ints
     intent_B: Ints
     platform_B: Ints
+    mission_B: Bools
     guest_B: Bools
     bot_B: Bools
     session_ids: tuple[str, ...]
@@ -42,7 +43,9 @@ class SessionBatch:
 
     def who(self, rows_R: Ints) -> Who:
         """What the truth needs of some of the sessions."""
-        return Who(self.user_B[rows_R], self.day, self.intent_B[rows_R], self.platform_B[rows_R])
+        return Who(
+            self.user_B[rows_R], self.day, self.intent_B[rows_R], self.platform_B[rows_R], self.mission_B[rows_R]
+        )
 
 
 @dataclass(eq=False)
@@ -107,6 +110,7 @@ def sessions_at(truth: Truth, day: int, user_B: Ints, visit_B: Ints) -> SessionB
     main_B = people.platform_U[user_B]
     other_B = (main_B + 1 + (draw("other platform") < 0.5)) % len(PLATFORMS)
     platform_B = np.where(draw("platform") < p.main_platform_share, main_B, other_B)
+    mission_B = draw("mission") < p.mission_share
     guest_B = ~bot_B & (draw("guest") < p.guest_share)
     names = [f"s{code:016x}" for code in codes(truth.seed, "session", key_B)[order].tolist()]
     ids = tuple(
@@ -116,7 +120,8 @@ def sessions_at(truth: Truth, day: int, user_B: Ints, visit_B: Ints) -> SessionB
     start_us_B = start_us_B[order]
     zeros = np.zeros(key_B.size, np.int64)
     return SessionBatch(
-        day, key_B[order], user_B[order], intent_B[order], platform_B[order], guest_B[order], bot_B[order],
+        day, key_B[order], user_B[order], intent_B[order], platform_B[order], mission_B[order],
+        guest_B[order], bot_B[order],
         tuple(names), ids, start_us_B, start_us_B.copy(), zeros, zeros.copy(),
         np.zeros((key_B.size, len(truth.catalogue)), np.bool_),
     )  # fmt: skip

@@ -24,12 +24,13 @@ MAX_VISITS = 4  # of one user on one day
 
 @dataclass(frozen=True, eq=False)
 class Who:
-    """What the truth knows of B shoppers at one moment of day `day`; `intent_B` is a leaf or -1."""
+    """What the truth knows of B shoppers on a day; `intent_B` is a leaf or -1; `mission_B`: came to buy."""
 
     user_B: Ints
     day: int
     intent_B: Ints
     platform_B: Ints
+    mission_B: Bools
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,16 +137,17 @@ class Truth:
         fit_BK = self.fit(who, item_BK)
         again_BK = catalogue.consumable_I[item_BK] & (who.day - bought_BK >= p.repeat_days)
         repeat_BK = np.where(bought_BK >= 0, np.where(again_BK, 1.0, -1.0), 0.0)
-        attract = expit(
-            p.click_bias + catalogue.appeal_I[item_BK] + fit_BK + p.repeat_weight * repeat_BK - p.seen_penalty * seen_BK
-        )
+        mission_B1 = who.mission_B[:, None]
+        attract_BK = p.click_bias + catalogue.appeal_I[item_BK] + fit_BK + p.repeat_weight * repeat_BK
+        attract_BK = attract_BK + p.mission_click * mission_B1 - p.seen_penalty * seen_BK
+        buying_B1 = p.mission_logit * mission_B1
         app_B1 = np.where(who.platform_B > 0, p.buy_app, 0.0)[:, None]
         bot_B1 = self.people.bot_U[who.user_B][:, None]
         return Probabilities(
             np.where(bot_B1, 1.0, self.examination(position_BK)),
-            np.where(bot_B1, p.bot_click, attract),
-            np.where(bot_B1, 0.0, expit(p.cart_bias + p.cart_slope * fit_BK)),
-            expit(p.buy_bias + p.buy_slope * fit_BK + app_B1),
+            np.where(bot_B1, p.bot_click, expit(attract_BK)),
+            np.where(bot_B1, 0.0, expit(p.cart_bias + p.cart_slope * fit_BK + buying_B1)),
+            expit(p.buy_bias + p.buy_slope * fit_BK + app_B1 + buying_B1),
             expit(p.return_bias - p.return_slope * fit_BK),
             catalogue.price_I[item_BK],
         )
