@@ -26,8 +26,8 @@ NEVER = 1e9
 class FusionParams:
     """`depth`: candidates that each retriever names; `users`: most lists to learn from."""
 
-    depth: int = 60
-    users: int = 12_000
+    depth: int = 50
+    users: int = 8_000
     leaves: int = 15
     learning_rate: float = 0.05
     max_trees: int = 400
@@ -98,9 +98,9 @@ class Sources:
         if mask_seen:
             for score_BI in score.values():
                 score_BI[asked.owner_R, asked.item_R] = -np.inf
-        best = [np.argpartition(-score_BI, depth, axis=1)[:, :depth] for score_BI in score.values()]
-        union = [np.unique(row) for row in np.concatenate(best, axis=1)]
-        item_N = np.concatenate(union)
+        named = [_named(score_BI, depth) for score_BI in score.values()]
+        union = [np.unique(np.concatenate(parts)) for parts in zip(*named, strict=True)]
+        item_N = np.concatenate(union).astype(np.int64)
         user_N = np.repeat(np.arange(len(asked)), [row.size for row in union])
         columns: dict[str, npt.NDArray[np.floating]] = {}
         for name, score_BI in score.items():
@@ -118,14 +118,27 @@ class Sources:
         return Candidates(user_N, item_N, x_NF, tuple(columns)), next(iter(score.values()))
 
 
+def _named(score_BI: Floats32, depth: int) -> list[Ints]:
+    """For each user the items above the bound; what a retriever says nothing of (its lowest score) is not named.
+
+    No tie is cut by item number: numbers may tell when, or with whom, an item first appeared.
+    """
+    depth = min(depth, score_BI.shape[1] - 1)
+    bound_B1 = -np.partition(-score_BI, depth, axis=1)[:, depth : depth + 1]
+    low_B1 = np.where(np.isfinite(score_BI), score_BI, np.inf).min(axis=1, keepdims=True)
+    row, item = np.nonzero((score_BI > bound_B1) & (score_BI > low_B1))
+    return np.split(item.astype(np.int64), np.searchsorted(row, np.arange(1, score_BI.shape[0])))
+
+
 def _within(value_N: npt.NDArray[np.floating], user_N: Ints) -> tuple[Floats, Floats]:
     """(N,) distance to the user's best candidate in shares of its spread, and log of the place."""
     value_N = np.where(np.isfinite(value_N), value_N, np.nanmin(np.where(np.isfinite(value_N), value_N, np.nan)))
     order = np.lexsort((-value_N, user_N))
     starts = np.flatnonzero(np.append(True, np.diff(user_N) != 0))
     size = np.diff(np.append(starts, user_N.size))
-    place = np.empty(user_N.size)
-    place[order] = np.arange(user_N.size) - np.repeat(starts, size)
+    fresh = np.append(True, (np.diff(user_N[order]) != 0) | (np.diff(value_N[order]) != 0))
+    place = np.empty(user_N.size)  # equal values share the first place
+    place[order] = np.maximum.accumulate(np.where(fresh, np.arange(user_N.size), 0)) - np.repeat(starts, size)
     top = np.repeat(np.maximum.reduceat(value_N, starts), size)
     low = np.repeat(np.minimum.reduceat(value_N, starts), size)
     return (top - value_N) / np.maximum(top - low, 1e-9), np.log1p(place)

@@ -191,6 +191,25 @@ def test_the_fusion_ranks_the_next_item_and_leaves_own_items_out() -> None:
     assert (scores.argmax(1) == next_of(asked)).mean() > 0.8
 
 
+def test_the_numbers_of_the_items_are_no_feature() -> None:
+    data, asked = shop(), shop(users=20, seed=1)
+    new = np.random.default_rng(2).permutation(N_ITEMS)
+
+    def read(rows: Interactions, asked: Interactions) -> dict[tuple[int, int], np.ndarray]:
+        parts = {"next": TransitionModel.fit(rows, TransitionParams(backward=0.0)), "people": ItemKnn.fit(rows, 0.5)}
+        found, _ = Sources(parts, Clock.fit(rows)).candidates(asked, 10, True)
+        keys = zip(found.user_N.tolist(), found.item_N.tolist(), strict=True)
+        return dict(zip(keys, found.x_NF, strict=True))
+
+    def renamed(rows: Interactions) -> Interactions:
+        return replace(rows, item_R=new[rows.item_R])
+
+    told, again = read(data, asked), read(renamed(data), renamed(asked))
+    assert {(user, int(new[item])) for user, item in told} == set(again)
+    for (user, item), x_F in told.items():
+        np.testing.assert_allclose(again[(user, int(new[item]))], x_F, rtol=1e-3, atol=1e-3)
+
+
 def test_a_coordinate_search_finds_the_top_and_keeps_what_ties() -> None:
     best, value, _ = climb(
         TransitionParams(), {"decay": (0.1, 0.9), "cosine": (7.0,)}, lambda params: -abs(params.decay - 0.9)
