@@ -21,6 +21,7 @@ from features.importers import import_data
 from features.schema import Events, Slates
 from features.tables import connect_duckdb, table_files
 from models.simulator import Shop, SimulatorParams, generate, play, simulate_log
+from models.simulator.draws import Floats
 from models.simulator.pages import OraclePages, PagePolicy, PlackettLucePages, PopularPages
 
 ONLINE_RETAIL = Path("data/online_retail.parquet")
@@ -127,19 +128,22 @@ def print_policies(params: SimulatorParams) -> None:
         OraclePages(blind=True),
         OraclePages(),
     ]
-    print(f"{'simulated, ' + str(params.days) + ' days':36}{'GBP/session':>12}{'+-':>8}{'sessions':>10}{'pages':>7}")
+    head = f"{'exact':>10}{'+-':>8}{'drawn':>10}{'+-':>8}{'sessions':>10}{'pages':>7}"
+    print(f"{'simulated, ' + str(params.days) + ' days, GBP a session':36}{head}")
     for policy in policies:
-        values, pages = [], 0
+        values: list[tuple[Floats, Floats]] = []
+        pages = 0
         for day in play(Shop(truth=shop.truth), policy, params.days, params.seed):
-            per_B = np.zeros(len(day.batch))
+            exact_B, drawn_B = np.zeros(len(day.batch)), np.zeros(len(day.batch))
             for wave in day.waves:
-                per_B[wave.rows_R] += wave.answers.value(shop.truth).sum(axis=1)
+                exact_B[wave.rows_R] += wave.answers.expected_R
+                drawn_B[wave.rows_R] += wave.answers.value(shop.truth).sum(axis=1)
             human_B = ~day.batch.bot_B
-            values.append(per_B[human_B])
+            values.append((exact_B[human_B], drawn_B[human_B]))
             pages += int(day.batch.pages_B[human_B].sum())
-        value_N = np.concatenate(values)
-        error = 1.96 * value_N.std() / np.sqrt(value_N.size)
-        print(f"{policy.name:36}{value_N.mean():12.4f}{error:8.4f}{value_N.size:10,}{pages / value_N.size:7.2f}")
+        exact_N, drawn_N = (np.concatenate(part) for part in zip(*values, strict=True))
+        cells = "".join(f"{v.mean():10.4f}{1.96 * v.std() / np.sqrt(v.size):8.4f}" for v in (exact_N, drawn_N))
+        print(f"{policy.name:36}{cells}{exact_N.size:10,}{pages / exact_N.size:7.2f}")
 
 
 def main() -> None:

@@ -119,11 +119,11 @@ class PageEnv(gym.Env[Observation, np.int64]):
         filled = [(slot, at) for slot, at in enumerate(self._slots, 1) if at >= 0]
         position_1K = np.array([[slot for slot, _ in filled]])
         item_1K = self._item_C[[at for _, at in filled]][None]
-        value = float(self._value(item_1K, position_1K).sum())
         best_C = np.argsort(-self._value(self._item_C[None], np.ones((1, self._candidates), np.int64))[0])
         best_1K = self._item_C[best_C[: self._size]][None]
         oracle = float(self._value(best_1K, np.arange(1, self._size + 1)[None]).sum())
         answers = self.shop.answer(self._batch, rows, item_1K, position_1K, remember=False)
+        value = float(answers.expected_R[0])
         leaf_K = self.shop.truth.catalogue.leaf_I[item_1K[0]]
         self._clicked_L += np.bincount(leaf_K, answers.clicked_RK[0], self._leaves)
         reward = value if self._expected else float(answers.value(self.shop.truth).sum())

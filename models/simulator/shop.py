@@ -30,7 +30,7 @@ CLICK_US = 40_000_000
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What R shoppers did on their pages of K slots: all (R, K) but `stays_R`, `searched_R` and `began_us_R`."""
+    """What R shoppers did on their pages of K slots: (R, K) arrays and (R,) arrays."""
 
     item_RK: Ints
     clicked_RK: Bools
@@ -42,6 +42,7 @@ class Answers:
     searched_R: Ints  # item found by an own search after the page, -1 for none
     page_R: Ints
     began_us_R: Ints
+    expected_R: Floats  # exact value of the page in GBP, before anything was drawn
 
     def value(self, truth: Truth) -> Floats:
         """(R, K) what happened in GBP, by the weights of `SimulatorParams`."""
@@ -136,7 +137,7 @@ class Shop:
         answers = self._walk(batch, rows_R, clicked_RK, Answers(
             item_RK, clicked_RK, carted_RK, bought_RK, pieces_RK,
             np.where(returned_RK, batch.day + later_RK, -1), np.zeros(rows_R.size, np.bool_),
-            np.full(rows_R.size, -1), page_R, began_us_R,
+            np.full(rows_R.size, -1), page_R, began_us_R, self.truth.value(chances).sum(axis=1),
         ))  # fmt: skip
         if remember:
             self._remember(batch, rows_R, answers)

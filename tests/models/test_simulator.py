@@ -63,8 +63,10 @@ def test_the_value_of_a_page_is_the_mean_of_what_happens(shop: Shop) -> None:
         batch = sessions_at(eager.truth, day, user, np.zeros_like(user))
         rows, item_RK = np.arange(len(batch)), np.broadcast_to(item_K, (user.size, 8))
         chances = eager.probabilities(batch, rows, item_RK, np.broadcast_to(item_K + 1, item_RK.shape))
-        told.append(eager.truth.value(chances).sum(axis=1))
-        got.append(eager.answer(batch, rows, item_RK, remember=False).value(eager.truth).sum(axis=1))
+        answers = eager.answer(batch, rows, item_RK, remember=False)
+        assert np.allclose(answers.expected_R, eager.truth.value(chances).sum(axis=1))
+        told.append(answers.expected_R)
+        got.append(answers.value(eager.truth).sum(axis=1))
     difference = np.concatenate(got) - np.concatenate(told)
     assert abs(difference.mean()) < 4 * difference.std() / np.sqrt(difference.size)
 
@@ -197,6 +199,16 @@ def test_what_was_bought_is_remembered_from_the_next_day_on(truth: Truth) -> Non
     assert after[0] > before[0] and after[1] < before[1]
     shop.bought_UI[user, consumable] = 9  # yesterday: not yet used up
     assert attraction(consumable, 10) < before[0]
+
+
+def test_sessions_that_came_to_buy_fill_baskets(truth: Truth) -> None:
+    shop = Shop(truth=truth)
+    batch = shop.open(0)
+    rows, item = np.arange(len(batch)), np.zeros((len(batch), 1), np.int64)
+    sale = shop.probabilities(batch, rows, item, item + 1).purchase[:, 0]
+    human = ~batch.bot_B
+    assert 0.05 < batch.mission_B[human].mean() < 0.2
+    assert sale[human & batch.mission_B].mean() > 5 * sale[human & ~batch.mission_B].mean()
 
 
 def test_bots_click_whatever_stands_there_and_buy_nothing(truth: Truth) -> None:
