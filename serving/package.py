@@ -122,7 +122,8 @@ def environment(home: Path, *, workers: int = 1, fallback: bool = False, **more:
         **os.environ,
         "BENTOML_DO_NOT_TRACK": "1",
         "BENTOML_HOME": str(home / "bentoml"),
-        "PROMETHEUS_MULTIPROC_DIR": "",
+        # An empty value would have the counters written into the Bento itself.
+        "PROMETHEUS_MULTIPROC_DIR": str(_made(home.resolve() / "prometheus")),
         "HOMERANKER_HOME": str(home),
         "HOMERANKER_WORKERS": str(workers),
         "HOMERANKER_FALLBACK": "1" if fallback else "0",
