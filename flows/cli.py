@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from features.errors import HomerankerError, UsageError
+from flows.voice import run, say
 
 app = typer.Typer(
     name="homeranker",
@@ -31,39 +32,8 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout,
 
 
 def main() -> None:
-    """The entry point: every error as one sentence, never a traceback for what a user can mend."""
-    try:
-        status = app(standalone_mode=False)
-    except HomerankerError as error:
-        _complain(str(error))
-        status = error.exit_code
-    except (typer.Abort, KeyboardInterrupt):
-        _complain("stopped; what was finished is kept, the same command goes on from there")
-        status = 1
-    except OSError as error:
-        _complain(f"{error.filename or 'the system'}: {error.strerror or error}")
-        status = 1
-    except Exception as error:
-        show = getattr(error, "show", None)
-        if show is None:
-            raise
-        show()
-        status = getattr(error, "exit_code", 2)
-    sys.stdout.flush()
-    raise SystemExit(status or 0)
-
-
-def _complain(text: str) -> None:
-    print(f"homeranker: {text}", file=sys.stderr)
-    if "--json" in sys.argv:
-        print(json.dumps({"error": text}))
-
-
-def _say(as_json: bool, document: Any, words: Callable[[], None]) -> None:
-    if as_json:
-        print(json.dumps(document, indent=1, sort_keys=True, default=str))
-    else:
-        words()
+    """The entry point."""
+    run(app)
 
 
 def _registry() -> Any:
@@ -108,7 +78,7 @@ def retrain(
 
     document = {name: value for name, value in record.items() if name != "summary"}
     document |= {"unchanged": outcome.unchanged, "report": str(home.runs / record["run"] / "report.html")}
-    _say(as_json, document, words)
+    say(as_json, document, words)
     if record["verdict"] != "pass":
         return 3
     if promote:
@@ -142,7 +112,7 @@ def import_(
             for reason, rows in count.quarantined.items():
                 print(f"  {rows} {reason}")
 
-    _say(as_json, report.as_dict(), words)
+    say(as_json, report.as_dict(), words)
 
 
 @app.command()
@@ -156,7 +126,7 @@ def validate(directory: Path, as_json: Json = False) -> int:
     if not as_json:
         print(f"checking {directory} ...", file=sys.stderr)
     report = check(directory, load_time=datetime.now(UTC))
-    _say(as_json, json.loads(report.to_json()), lambda: print(render_text(report)))
+    say(as_json, json.loads(report.to_json()), lambda: print(render_text(report)))
     return 1 if report.verdict == "fail" else 0
 
 
@@ -178,7 +148,7 @@ def _promote(run: str, as_json: bool, quiet: bool = False) -> int:
         print(f"champion: run {run}, model {champion['version']}; {told.written} histories online")
         print("next: homeranker serve")
 
-    _say(as_json, champion | {"histories": told.written}, words)
+    say(as_json, champion | {"histories": told.written}, words)
     return 0
 
 
@@ -192,14 +162,14 @@ def promote(run: Annotated[str, typer.Argument(help="A run, or `last`.")], as_js
 def rollback(as_json: Json = False) -> None:
     """Make the previous champion the champion again."""
     champion = _registry().rollback()
-    _say(as_json, champion, lambda: print(f"champion: run {champion['run']}, model {champion['version']}"))
+    say(as_json, champion, lambda: print(f"champion: run {champion['run']}, model {champion['version']}"))
 
 
 def _decide(run: str, decision: str, by: str, why: str, as_json: bool) -> None:
     registry = _registry()
     run = registry.run_dir(run).name
     registry.decide(run, decision, by, why)
-    _say(as_json, {"run": run, "decision": decision, "by": by}, lambda: print(f"run {run}: {decision} by {by}"))
+    say(as_json, {"run": run, "decision": decision, "by": by}, lambda: print(f"run {run}: {decision} by {by}"))
 
 
 By = Annotated[str, typer.Option(help="Your name; it stands in the register.")]
@@ -224,7 +194,7 @@ def status(as_json: Json = False) -> None:
     from flows.status import document, show
 
     told = document(_registry())
-    _say(as_json, told, lambda: show(told))
+    say(as_json, told, lambda: show(told))
 
 
 @app.command()
@@ -233,7 +203,7 @@ def report(run: Annotated[str, typer.Argument(help="A run, or `last`.")] = "last
     path = _registry().run_dir(run) / "report.html"
     if not path.exists():
         raise UsageError(f"run {run} has no report: it did not finish (homeranker status)")
-    _say(as_json, {"report": str(path)}, lambda: print(path))
+    say(as_json, {"report": str(path)}, lambda: print(path))
     if not as_json and sys.stdout.isatty():
         typer.launch(str(path))
 
@@ -252,7 +222,7 @@ def verify(run: Annotated[str, typer.Argument(help="A run, or `last`.")] = "last
         for line in differs:
             print(f"note: {line}")
 
-    _say(as_json, {"changed": wrong, "made_with_differs": differs}, words)
+    say(as_json, {"changed": wrong, "made_with_differs": differs}, words)
     return 1 if wrong else 0
 
 
@@ -275,7 +245,7 @@ def export(dest: Path, until: str | None = None, as_json: Json = False) -> None:
     from flows.serving import export as write
 
     told = write(_registry().home.root, dest, until)
-    _say(as_json, told, lambda: print(json.dumps(told, indent=1)))
+    say(as_json, told, lambda: print(json.dumps(told, indent=1)))
 
 
 @app.command()
@@ -284,7 +254,7 @@ def erase(user: str, as_json: Json = False) -> None:
     from flows.serving import erase as forget
 
     told = forget(_registry().home.root, user)
-    _say(as_json, told, lambda: print(json.dumps(told, indent=1)))
+    say(as_json, told, lambda: print(json.dumps(told, indent=1)))
 
 
 @app.command()
@@ -295,7 +265,7 @@ def package(run: Annotated[str, typer.Argument(help="A run, or `last`.")] = "las
     if wrong:
         raise HomerankerError(f"the Bento of run {run} changed: {'; '.join(wrong[:5])}; retrain with --force")
     told = {"bento": registry.manifest(run)["content"]["bento"], "path": str(registry.run_dir(run) / "bento")}
-    _say(as_json, told, lambda: print(f"{told['bento']}\n{told['path']}"))
+    say(as_json, told, lambda: print(f"{told['bento']}\n{told['path']}"))
 
 
 @app.command()
@@ -312,7 +282,7 @@ def doctor(as_json: Json = False) -> int:
                 + ("" if line["ok"] else f" -> {line['cure']}")
             )
 
-    _say(as_json, lines, words)
+    say(as_json, lines, words)
     return 0 if all(line["ok"] for line in lines) else 1
 
 
