@@ -131,7 +131,7 @@ def main(name: str, root: Path) -> None:
     for at in range(RANDOM_MOMENTS):
         seconds = took * moments.uniform(0.1, 0.95)
         killed_within(name, root / f"random-{at}", seconds)
-        cases[f"killed after {seconds:.2f} s"] = whole(name, root / f"random-{at}", root / f"random-{at}.json")
+        cases[f"kill {at}, after {seconds:.2f} s"] = whole(name, root / f"random-{at}", root / f"random-{at}.json")
     sys.stdout.write(json.dumps({"seconds": took, "cases": cases}))
 
 

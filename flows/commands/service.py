@@ -1,0 +1,43 @@
+"""The deployer's commands: serve, export, erase."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.commands.base import Json, app, registry
+from flows.voice import say
+
+
+@app.command()
+def serve(
+    host: str = "127.0.0.1",
+    port: int = 3000,
+    workers: int = 1,
+    fallback: Annotated[bool, typer.Option(help="Serve popular items where there is no champion.")] = False,
+) -> int:
+    """Serve the champion over HTTP until SIGTERM."""
+    from flows.serving import serve_champion
+
+    return serve_champion(registry(), host, port, workers, fallback)
+
+
+@app.command()
+def export(dest: Path, until: str | None = None, as_json: Json = False) -> None:
+    """Merge the service's log and catalogue into canonical tables at DEST; run again, it adds what is new."""
+    from flows.serving import export as write
+
+    told = write(registry().home.root, dest, until)
+    say(as_json, told, lambda: print(json.dumps(told, indent=1)))
+
+
+@app.command()
+def erase(user: str, as_json: Json = False) -> None:
+    """Erase a user online and from the log; later training sets leave them out."""
+    from flows.serving import erase as forget
+
+    told = forget(registry().home.root, user)
+    say(as_json, told, lambda: print(json.dumps(told, indent=1)))
