@@ -214,9 +214,7 @@ def _user_rows(p: _Prepared, user: int, max_pairs: int, cuts: npt.NDArray[np.int
         begin = int(end)
 
 
-def user_history(
-    events: pd.DataFrame, params: HistoryParams | None = None, cuts: Sequence[int] = ()
-) -> pd.DataFrame:
+def user_history(events: pd.DataFrame, params: HistoryParams | None = None, cuts: Sequence[int] = ()) -> pd.DataFrame:
     """Cleaned events -> one row for each user and UTC day with events: the user's state after that day.
 
     `cuts` (microseconds) add a state just before each of them, for a cut that lies within a day.

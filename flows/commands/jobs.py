@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -80,7 +80,7 @@ def import_(
 @app.command()
 def validate(directory: Path, as_json: Json = False) -> int:
     """Check a directory of canonical tables; says in tiers what the data allows."""
-    from datetime import UTC
+    from datetime import UTC, datetime
 
     from features.expectations import validate as check
     from features.validation import render_text
