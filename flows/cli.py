@@ -11,7 +11,6 @@ from flows.commands import decisions, jobs, look, service
 from flows.commands.base import app
 from flows.voice import run
 
-
 COMMANDS = (jobs, decisions, look, service)  # an import registers them; listed so that none is dropped
 
 

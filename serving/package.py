@@ -1,9 +1,9 @@
 """From a model directory to a Bento directory, and from a Bento to a running service. EDGE: BentoML.
 
-Choices. The Bento is laid out by us instead of by `bentoml build`, because the latter stamps times, machine and
-package versions of the builder into it: here the same input gives the same bytes, and the version is the hash of the
-content. It holds the packages that serve (serving, models, features), the model and its settings; nothing of
-training data, flows or tests. `bentoml serve DIR` runs it as it is.
+Choices. `bentoml build` makes it, in a process of its own and from a folder that holds nothing but what serves (the
+packages serving, models and features, the model and its settings; no training data, flows or tests), told the version:
+the hash of that content. The one thing that it stamps besides, the time, is set to a fixed one, so the same input
+gives the same bytes. `bentoml serve DIR` runs it as it is.
 """
 
 from __future__ import annotations
@@ -29,12 +29,15 @@ import yaml
 
 from features.errors import ArtifactError, UsageError
 from serving.params import SETTINGS_FILE
+from serving.requirements import serving_requirements
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("features", "models", "serving")
 TYPES = frozenset({".py", ".html", ".css", ".js", ".gz", ".svg", ".yaml"})
 NAMES = frozenset({"LICENSE", "NOTICE"})
 START_S = 120.0
+NAME, REQUIREMENTS = "homeranker", "requirements.txt"
+BUILT_AT = "1970-01-01T00:00:00+00:00"
 
 
 def _sources() -> Iterator[tuple[str, Path]]:
@@ -54,61 +57,65 @@ def _digest(files: Mapping[str, bytes]) -> str:
 
 
 def build_bento(model_dir: Path, out: Path, *, version: str = "", settings: Mapping[str, Any] | None = None) -> Path:
-    """Write the Bento of a model to `out` (replaced whole) and return it.
+    """Build the Bento of a model at `out` (replaced whole) and return it.
 
     `version` names the model in the Bento's labels; the Bento's own version is the hash of its content. The same
-    input gives the same bytes. Raises ArtifactError where the model is missing.
+    input gives the same bytes. Raises ArtifactError where the model is missing or `bentoml build` fails.
     """
     if not (model_dir / "digest.json").is_file():
         raise ArtifactError(f"{model_dir}: no model to package (digest.json is missing); run `homeranker retrain`")
-    files = {f"src/{name}": path.read_bytes() for name, path in _sources()}
+    files = {name: path.read_bytes() for name, path in _sources()}
     for path in sorted(model_dir.iterdir()):
         if path.is_file():
-            files[f"src/model/{path.name}"] = path.read_bytes()
+            files[f"model/{path.name}"] = path.read_bytes()
     if settings:
-        files[f"src/model/{SETTINGS_FILE}"] = json.dumps(settings, sort_keys=True, indent=1).encode()
-    lock = ROOT / "requirements.lock"
-    files["env/python/requirements.txt"] = lock.read_bytes() if lock.is_file() else b""
-    files["bento.yaml"] = _manifest(_digest(files), version)
-    draft = Path(tempfile.mkdtemp(prefix=".bento-", dir=_made(out.parent)))
-    for name, content in files.items():
-        _made((draft / name).parent)
-        (draft / name).write_bytes(content)
-    if out.exists():
-        shutil.rmtree(out)
-    draft.chmod(0o755)
-    draft.rename(out)
+        files[f"model/{SETTINGS_FILE}"] = json.dumps(settings, sort_keys=True, indent=1).encode()
+    files[REQUIREMENTS] = ("\n".join(serving_requirements(ROOT / "requirements.lock")) + "\n").encode()
+    files["bentofile.yaml"] = _bentofile(version)
+    # Not below `out`: bentoml builds nothing in a hidden folder, and a run's worktree lies in .homeranker.
+    with tempfile.TemporaryDirectory(prefix="bento-") as scratch:
+        built = _bentoml_build(files, Path(scratch))
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.move(built, _made(out.parent) / out.name)
+    out.chmod(0o755)
     return out
+
+
+def _bentoml_build(files: Mapping[str, bytes], scratch: Path) -> Path:
+    """Lay the files out, run `bentoml build` over them in a store of its own; the Bento's folder, without its time."""
+    context, version = scratch / "context", _digest(files)
+    for name, content in files.items():
+        _made((context / name).parent)
+        (context / name).write_bytes(content)
+    words = [sys.executable, "-m", "bentoml", "build", "--version", version, "."]
+    # The service is imported to be described: what this shell sets for a running one must not get into the Bento.
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("HOMERANKER_", "BENTOML_"))}
+    told = clean | {"BENTOML_HOME": str(scratch), "BENTOML_DO_NOT_TRACK": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(words, cwd=context, env=told, capture_output=True, text=True, check=False)
+    built = scratch / "bentos" / NAME / version
+    if done.returncode or not built.is_dir():
+        raise ArtifactError(f"bentoml build failed: {(done.stderr or done.stdout).strip()[-2000:]}")
+    described = built / "bento.yaml"
+    told_yaml = yaml.safe_load(described.read_text(encoding="utf-8")) | {"creation_time": BUILT_AT}
+    described.write_text(yaml.safe_dump(told_yaml, sort_keys=True), encoding="utf-8")
+    return built
+
+
+def _bentofile(model_version: str) -> bytes:
+    document = {
+        "service": "serving.service:Homeranker",
+        "name": NAME,
+        "labels": {"model_version": model_version},
+        "include": ["*"],
+        "python": {"requirements_txt": REQUIREMENTS, "lock_packages": False},
+        "docker": {"distro": "debian", "python_version": "3.11"},
+    }
+    return yaml.safe_dump(document, sort_keys=True).encode()
 
 
 def _made(directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     return directory
-
-
-def _manifest(digest: str, model_version: str) -> bytes:
-    """bento.yaml as BentoML 1.4 reads it, with a fixed creation time."""
-    document = {
-        "service": "serving.service:Homeranker",
-        "name": "homeranker",
-        "version": digest,
-        "bentoml_version": "1.4.39",
-        "creation_time": "1970-01-01T00:00:00+00:00",
-        "labels": {"model_version": model_version},
-        "models": [],
-        "entry_service": "homeranker",
-        "services": [{"name": "homeranker", "service": "", "models": [], "dependencies": [], "config": {}}],
-        "envs": [],
-        "schema": {},
-        "args": {},
-        "spec": 1,
-        "runners": [],
-        "apis": [],
-        "docker": {"distro": "debian", "python_version": "3.11"},
-        "python": {"requirements_txt": "./env/python/requirements.txt", "lock_packages": False},
-        "conda": {},
-    }
-    return yaml.safe_dump(document, sort_keys=True).encode()
 
 
 def command(bento: Path, host: str, port: int) -> list[str]:

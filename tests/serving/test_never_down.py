@@ -18,7 +18,7 @@ import pytest
 
 from models.homepage import HomepageModel
 from serving.contract import format_time, now_us
-from serving.package import build_bento, free_port, served
+from serving.package import free_port, served
 
 EVENT = {"event_time": "2026-01-01T00:00:00Z", "event_type": "view", "item_id": "i001", "session_id": "s"}
 
@@ -132,23 +132,25 @@ def test_rules_are_reloaded_and_a_wrong_file_changes_nothing(swapped: tuple[http
 
 
 @pytest.mark.slow
-def test_without_a_model_it_is_unready_or_serves_popular_items_where_allowed(model_dir: Path, tmp_path: Path) -> None:
-    bento = build_bento(model_dir, tmp_path / "bento")
-    shutil.rmtree(bento / "src" / "model")
-    with served(bento, tmp_path / "a", ready=False) as (base, _), httpx.Client(base_url=base, timeout=20) as client:
+def test_without_a_model_it_is_unready_or_serves_popular_items_where_allowed(
+    bento: Path, model_dir: Path, tmp_path: Path
+) -> None:
+    empty = Path(shutil.copytree(bento, tmp_path / "bento"))
+    shutil.rmtree(empty / "src" / "model")
+    with served(empty, tmp_path / "a", ready=False) as (base, _), httpx.Client(base_url=base, timeout=20) as client:
         until(lambda: client.get("/readyz").status_code == 503)
         refused = client.post("/v1/homepage", json={"session_id": "s"})
         assert refused.status_code == 503 and refused.json()["status"] == 503 and "retry-after" in refused.headers
         assert post_event(client) == 202
         promote(tmp_path / "a", model_dir, "v1")
         until(lambda: client.get("/readyz").status_code == 200, 30)
-    with served(bento, tmp_path / "b", fallback=True) as (base, _), httpx.Client(base_url=base, timeout=20) as client:
+    with served(empty, tmp_path / "b", fallback=True) as (base, _), httpx.Client(base_url=base, timeout=20) as client:
         rows = [{"item_id": f"p{n}", "title": f"Thing {n}"} for n in range(5)]
         assert client.put("/v1/items", json={"items": rows}).status_code == 202
         until(lambda: len(items_of(page(client))) == 5)
         assert page(client)["fallback"] == "popular"
-    whole = build_bento(model_dir, tmp_path / "whole")  # nobody promoted its model
-    with served(whole, tmp_path / "c", fallback=True) as (base, _), httpx.Client(base_url=base, timeout=20) as client:
+    # Nobody promoted the model of the whole Bento.
+    with served(bento, tmp_path / "c", fallback=True) as (base, _), httpx.Client(base_url=base, timeout=20) as client:
         assert page(client)["fallback"] == "popular" and len(items_of(page(client))) == 24
         assert page(client)["model_version"] == "none"
         promote(tmp_path / "c", model_dir, "v1")

@@ -19,13 +19,20 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def test_the_same_model_gives_the_same_bytes_and_another_setting_another_version(
-    model_dir: Path, tmp_path: Path
+    bento: Path, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, two = build_bento(model_dir, tmp_path / "one"), build_bento(model_dir, tmp_path / "two")
+    monkeypatch.setenv("HOMERANKER_API_KEYS", "secret")  # a shell that serves builds the same Bento
+    two = build_bento(model_dir, tmp_path / ".hidden" / "two")
     other = build_bento(model_dir, tmp_path / "other", settings={"candidates": 300})
-    assert contents(one) == contents(two)
-    versions = [yaml.safe_load((bento / "bento.yaml").read_text())["version"] for bento in (one, two, other)]
+    assert contents(bento) == contents(two)
+    versions = [yaml.safe_load((one / "bento.yaml").read_text())["version"] for one in (bento, two, other)]
     assert versions[0] == versions[1] != versions[2]
+
+
+def test_what_serves_is_pinned_and_nothing_that_only_trains_is_installed(bento: Path) -> None:
+    names = {line.split("==")[0].lower() for line in (bento / "env/python/requirements.txt").read_text().split()}
+    assert {"bentoml", "torch", "feast", "safetensors", "redis", "starlette", "uvicorn"} <= names
+    assert not names & {"prefect", "dvc", "great_expectations", "great-expectations", "pytest", "pyspark"}
 
 
 def test_it_holds_what_serves_and_no_data(bento: Path) -> None:
@@ -35,6 +42,8 @@ def test_it_holds_what_serves_and_no_data(bento: Path) -> None:
         "models",
         "serving",
         "model",
+        "bentofile.yaml",
+        "requirements.txt",
     }
     assert not [name for name in names if name.endswith((".parquet", ".csv", ".pyc", ".pkl", ".db"))]
 
