@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -51,7 +51,10 @@ class RunParams(BaseModel):
     retries: int = 2
     retry_delay_s: float = 2.0
     free_disk_mb: int = 1500
-    approval: str = "not required"  # or "required"
+    approval: Literal["not required", "required"] = "not required"
+    self_approval: bool = False  # may the one who started a run approve it?
+    heartbeat_s: float = 10.0  # a run that is under way says so this often
+    lease_s: float = 60.0  # one that did not say so for this long is dead
 
 
 class Params(BaseModel):

@@ -10,19 +10,19 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from features.errors import ApprovalPending, ArtifactError, GateRefused, UsageError
+from features.errors import BusyError, UsageError
+from flows import approval
 from flows.paths import Home
 from models.checkpoint import sha256_of
 
 RECORD, MANIFEST, FILES = "record.json", "manifest.json", "files.json"
 RUNNING, DONE, FAILED = "running", "done", "failed"
-APPROVAL_DAYS = 14
 
 
 def now() -> str:
@@ -49,14 +49,16 @@ class Registry:
         self.home = home
         self.log = home.registry / "register.jsonl"
 
-    def append(self, kind: str, **facts: Any) -> None:
-        """One more line, durable before this returns."""
+    def append(self, kind: str, **facts: Any) -> dict[str, Any]:
+        """One more line, durable before this returns; the line."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        line = {"at": now(), "kind": kind, **facts}
         with self.log.open("a", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            file.write(json.dumps({"at": now(), "kind": kind, **facts}, sort_keys=True, ensure_ascii=False) + "\n")
+            file.write(json.dumps(line, sort_keys=True, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
+        return line
 
     def lines(self) -> list[dict[str, Any]]:
         """The whole register, oldest first; a torn last line (a crash while writing) is left out."""
@@ -115,30 +117,17 @@ class Registry:
 
     # ------------------------------------------------------------ decisions
 
-    def decide(self, run: str, decision: str, by: str, why: str) -> None:
-        """`approved` or `rejected`, bound to the bytes of manifest and report."""
-        if not by.strip() or not why.strip():
-            raise UsageError("a decision needs --by NAME and --why TEXT")
-        self.append("decision", run=run, decision=decision, by=by, why=why, bound_to=self._bound(run))
+    def promote(self, run: str, approval_required: bool, override: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Make a run the champion; raises what `approval.check` raises.
 
-    def _bound(self, run: str) -> dict[str, str]:
-        directory = self.run_dir(run)
-        return {name: sha256_of(directory / name) for name in (MANIFEST, "report.html", "verdict.json")}
-
-    def decision(self, run: str) -> dict[str, Any] | None:
-        """The newest decision on a run that still holds: same bytes, not older than 14 days."""
-        mine = [line for line in self.lines() if line["kind"] == "decision" and line["run"] == run]
-        if not mine:
-            return None
-        newest = mine[-1]
-        age = datetime.now(UTC) - datetime.fromisoformat(newest["at"])
-        if newest["bound_to"] != self._bound(run) or age.days >= APPROVAL_DAYS:
-            return None
-        return newest
-
-    def promote(self, run: str, approval_required: bool) -> dict[str, Any]:
-        """Make a run the champion; raises what `check_promotable` raises."""
-        self.check_promotable(run, approval_required)
+        `override` ({"by", "why"}) goes past gate and approval, never past changed bytes, and stays on record.
+        """
+        if override is None:
+            approval.check(self, run, approval_required)
+        else:
+            approval.check_person(override["by"], override["why"])
+            approval.check_bytes(self, run)
+            self.append(approval.OVERRIDE, run=run, verdict=self.manifest(run)["content"]["verdict"], **override)
         record, manifest, champion = self.record(run), self.manifest(run), self.pointer("champion")
         fresh = {
             "run": run,
@@ -147,27 +136,13 @@ class Registry:
             "bento": str(self.run_dir(run) / "bento"),
             "since": now(),
         }
+        if override is not None:
+            fresh["override"] = dict(override)
         self.append("promote", run=run, version=fresh["version"], before=champion, started=record["started_at"])
         if champion is not None and champion["run"] != run:
             replace_json(self.home.registry / "previous", champion)
         replace_json(self.home.registry / "champion", fresh)
         return fresh
-
-    def check_promotable(self, run: str, approval_required: bool) -> None:
-        """GateRefused without a pass, ApprovalPending without a valid approval, ArtifactError with changed bytes."""
-        verdict = self.manifest(run)["content"]["verdict"]
-        if verdict != "pass":
-            raise GateRefused(f"the gate said {verdict!r} of run {run}; see `homeranker report {run}` for its reasons")
-        decided = self.decision(run)
-        if decided is not None and decided["decision"] == "rejected":
-            raise GateRefused(f"run {run} was rejected by {decided['by']}: {decided['why']}")
-        if approval_required and decided is None:
-            raise ApprovalPending(f"run {run} waits: homeranker approve {run} --by NAME --why TEXT")
-        wrong = self.verify(run)
-        if wrong:
-            raise ArtifactError(
-                f"run {run} is not as it was written: {'; '.join(wrong)}; retrain, or restore the files"
-            )
 
     def rollback(self) -> dict[str, Any]:
         """Make the previous champion the champion again, and the other way round."""
@@ -208,8 +183,6 @@ class Registry:
 @contextmanager
 def held(path: Path, what: str) -> Iterator[None]:
     """Hold a lock that the kernel frees when the holder dies; BusyError says who holds it."""
-    from features.errors import BusyError
-
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
         try:

@@ -23,7 +23,7 @@ import yaml
 
 from features.errors import HomerankerError, UsageError
 from features.importers import import_data
-from flows import config, retrain, workspace
+from flows import config, lease, notify, retrain, workspace
 from flows.paths import DATA_INPUT, REPOSITORY, Artifacts, Home
 from flows.registry import DONE, FAILED, RUNNING, Registry, held, now
 from serving.erasure import Erased
@@ -102,7 +102,7 @@ def start(home: Home, request: Request, listen: retrain.Listen) -> Outcome:
     settings = config.parse(params).run
     registry = Registry(home)
     with held(home.lock, "a retrain"):
-        _bury_the_dead(registry)
+        lease.bury(registry, 0.0)  # we hold the lock: whatever still says "running" has lost its process
         workspace.clear(home)
         _need_space(home.root, settings.free_disk_mb)
         hashed = workspace.hash_input(params, data, Erased.read(home.root).fingerprint())
@@ -127,7 +127,8 @@ def start(home: Home, request: Request, listen: retrain.Listen) -> Outcome:
         copy = data if copied else None
         if not copied:
             params, copy = _without_erased(home, params, data)
-        return Outcome(_carry_out(registry, record, params, copy, settings, listen), False)
+        with lease.alive(home.runs / run, settings.heartbeat_s):
+            return Outcome(_carry_out(registry, record, params, copy, settings, listen), False)
 
 
 def _carry_out(
@@ -158,7 +159,9 @@ def _carry_out(
         )  # fmt: skip
     except BaseException as error:
         _fail(registry, record, error, time.monotonic() - began)
-        raise _explained(error, home) from error
+        explained = _explained(error, home)
+        notify.tell("run failed", run=run, error=str(explained).splitlines()[0] if str(explained) else "stopped")
+        raise explained from error
     done = record | {
         "status": DONE,
         "ended_at": now(),
@@ -176,6 +179,8 @@ def _carry_out(
     registry.write_record(done)
     registry.append("end", run=run, verdict=facts["verdict"], manifest_hash=facts["manifest_hash"])
     workspace.remove(home, run)
+    if facts["verdict"] != "pass":
+        notify.tell("run refused", run=run, verdict=facts["verdict"])
     return done
 
 
@@ -204,15 +209,6 @@ def _explained(error: BaseException, home: Home) -> BaseException:
             )
         cause = cause.__cause__ or cause.__context__
     return error
-
-
-def _bury_the_dead(registry: Registry) -> None:
-    """We hold the lock, so whatever still says "running" has lost its process."""
-    for record in registry.runs():
-        if record["status"] == RUNNING:
-            told = {"status": FAILED, "ended_at": now(), "error": "its process ended without a word (killed?)"}
-            registry.write_record(record | told)
-            registry.append("failed", run=record["run"], error=told["error"])
 
 
 def _need_space(root: Path, needed_mb: int) -> None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from flows.approval import OVERRIDE
+from flows.config import load
+from flows.lease import bury
+from flows.paths import REPOSITORY
 from flows.registry import Registry
 
 LAST_RUNS = 8
@@ -11,6 +15,7 @@ LAST_RUNS = 8
 
 def document(registry: Registry) -> dict[str, Any]:
     """Champion, previous, and the last runs, newest first."""
+    bury(registry, load(REPOSITORY / "params.yaml").run.lease_s)
     keep = ("run", "status", "started_at", "seconds", "verdict", "data", "by", "why", "error", "bento", "costs")
     runs = [{name: run[name] for name in keep if name in run} for run in reversed(registry.runs()[-LAST_RUNS:])]
     champion, previous = registry.pointer("champion"), registry.pointer("previous")
@@ -36,6 +41,10 @@ def show(told: dict[str, Any]) -> None:
         console.print(
             f"{name}: " + (f"run {one['run']}, model {one['version']}, since {one['since']}" if one else "none")
         )
+        if one and "override" in one:
+            console.print(f"  OVERRIDE by {one['override']['by']}: {one['override']['why']}", markup=False)
+    for run in told["waiting"]:
+        console.print(f"waiting: run {run} passed the gate; homeranker report {run}, then approve, promote or reject")
     table = Table("status", "seconds", "verdict", "started", "by")
     table.add_column("run", no_wrap=True)
     table.add_column("data", overflow="fold")
@@ -70,3 +79,18 @@ def made_differently(manifest: dict[str, Any]) -> list[str]:
         for name in libraries
         if libraries[name] != now["libraries"].get(name)
     ]
+
+
+def show_history(lines: list[dict[str, Any]]) -> None:
+    """The register as a table: when, what, which run, who and why."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("at", "what", "run", "by", "more")
+    for line in lines:
+        what = str(line.get("decision") or line["kind"])
+        more = line.get("why") or line.get("verdict") or line.get("error") or line.get("version") or ""
+        table.add_row(
+            line["at"], what.upper() if what == OVERRIDE else what, line["run"], line.get("by", ""), str(more)
+        )
+    Console().print(table)
