@@ -57,6 +57,19 @@ class RunParams(BaseModel):
     lease_s: float = 60.0  # one that did not say so for this long is dead
 
 
+class MonitorParams(BaseModel):
+    """Limits of `homeranker monitor`; a distance counts only from `min_rows` rows on each side."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    days: float = 7.0  # of the live log
+    psi: float = 0.25  # over its noise
+    ks: float = 0.15
+    ctr_ratio: float = 0.5  # clicks a slot now against the model's first live day
+    weight_error: float = 0.05  # of the mean weight from 1, beyond four standard errors
+    store_age_days: float = 1.0  # the online store behind what the champion was trained on
+    min_rows: int = 500
+
+
 class Params(BaseModel):
     """All sections of params.yaml."""
 
@@ -69,6 +82,7 @@ class Params(BaseModel):
     train: TrainParams = TrainParams()
     gate: GateParams = GateParams()
     serving: ServingParams = ServingParams()
+    monitor: MonitorParams = MonitorParams()
     run: RunParams = Field(default=RunParams())
 
 

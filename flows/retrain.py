@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,67 @@ def walk(
     retries: int,
     delay_s: float,
 ) -> dict[str, Any]:
-    """All stages as a Prefect flow, then `finish` (collect, smoke test, report) as its last task."""
+    """All stages, then `finish`: as a Prefect flow, and without Prefect where its server is away or goes away.
+
+    A finished stage is not done again: DVC knows it.
+    """
+    limits = {"timeout_s": timeout_s, "retries": retries, "delay_s": delay_s}
+    try:
+        return _prefect_walk(run, worktree, variables, listen, finish, **limits)  # type: ignore[arg-type]
+    except Exception as error:
+        if not _server_away(error):
+            raise
+        print(f"Prefect's server is away ({type(error).__name__}); the run goes on without it", file=sys.stderr)
+    for stage in order(worktree):
+        _patiently(stage, worktree, variables, listen, timeout_s, retries, delay_s)
+    return finish()
+
+
+def _server_away(error: BaseException | None) -> bool:
+    """Whether an error came from the way to Prefect's server and not from a stage."""
+    import httpx
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    while error is not None:
+        if isinstance(error, errors.HomerankerError | StageDied):
+            return False
+        if isinstance(error, httpx.TransportError | PrefectHTTPStatusError) or "Failed to reach API" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _patiently(
+    stage: str,
+    worktree: Path,
+    variables: dict[str, str],
+    listen: Listen,
+    timeout_s: float,
+    retries: int,
+    delay_s: float,
+) -> None:
+    for attempt in range(retries + 1):
+        try:
+            return run_stage(stage, worktree, variables, listen, timeout_s)
+        except StageDied:
+            if attempt == retries:
+                raise
+            time.sleep(delay_s * 2**attempt)
+    return None
+
+
+def _prefect_walk(
+    run: str,
+    worktree: Path,
+    variables: dict[str, str],
+    listen: Listen,
+    finish: Callable[[], dict[str, Any]],
+    *,
+    timeout_s: float,
+    retries: int,
+    delay_s: float,
+) -> dict[str, Any]:
+    """All stages as tasks of a flow, then `finish` (collect, smoke test, report) as its last."""
     from prefect import flow, task
     from prefect.artifacts import create_progress_artifact, update_progress_artifact
 

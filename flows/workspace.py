@@ -51,7 +51,8 @@ def hash_input(params: dict[str, Any], data: Path, erased: str) -> str:
         **params,
         "data": {name: value for name, value in params["data"].items() if name not in ("path", "as_of")},
     }
-    decisive.pop("run", None)
+    for section in ("run", "monitor"):
+        decisive.pop(section, None)
     return hashlib.sha256(json.dumps([tree, decisive, hash_files(data), erased], sort_keys=True).encode()).hexdigest()
 
 

@@ -72,6 +72,19 @@ def export_log(home: Path, dest: Path, until: date | None = None) -> ExportRepor
     return ExportReport(counts[0], counts[1], events, slates, items, dropped[0])
 
 
+def logged(home: Path, table: str, since: datetime, before: datetime) -> pa.Table:
+    """Rows of the live `events` or `slates` of a stretch of time, as they would be exported; empty without a log."""
+    since_us, before_us = (int(at.timestamp() * 1e6) for at in (since, before))
+    name, read, time, columns = {
+        Events.TABLE: ("events.db", _events, Events.EVENT_TIME, Events.COLUMNS),
+        Slates.TABLE: ("slates.db", _slates, Slates.SERVED_AT, Slates.COLUMNS),
+    }[table]
+    path, schema = home / "log" / name, arrow_schema(columns)
+    batches = read(path, before_us) if path.exists() else iter(())
+    kept = [batch.filter(pc.greater_equal(batch[time].cast(pa.int64()), since_us)) for batch in batches]
+    return pa.concat_tables([batch.select(schema.names).cast(schema) for batch in kept] or [schema.empty_table()])
+
+
 def _end_of(until: date | None) -> int:
     if until is None:
         return 2**62
