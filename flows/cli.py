@@ -7,11 +7,18 @@ for approval. The commands stand in flows/commands/, a file for each person who 
 
 from __future__ import annotations
 
-from flows.commands import decisions, jobs, look, schedule, service
+from flows.commands import decisions, deploy, jobs, look, schedule, service
 from flows.commands.base import app
 from flows.voice import run
 
-COMMANDS = (jobs, decisions, look, schedule, service)  # an import registers them; listed so that none is dropped
+COMMANDS = (
+    jobs,
+    decisions,
+    look,
+    schedule,
+    service,
+    deploy,
+)  # an import registers them
 
 
 def main() -> None:

@@ -5,21 +5,39 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
+import urllib.request
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import psutil
 
+from features.errors import BusyError
+from flows.lease import silent
 from flows.paths import REPOSITORY, Home
+from flows.registry import RUNNING, Registry, held
 
 # Versions below these have known holes; raised by hand when an advisory is published.
 SAFE = {"feast": "0.63", "torch": "2.10", "prefect": "3.6.28", "bentoml": "1.4.39", "fastapi": "0.139"}
 
 
 def look(home: Home) -> list[dict[str, Any]]:
-    """All checks: what, found, ok, cure."""
-    checks = [_python(), _disk(home), _memory(), _git(), *_versions(), _lock(), _redis(), _keys()]
-    return [{"what": what, "found": found, "ok": ok, "cure": cure} for what, found, ok, cure in checks]
+    """All checks: kind, what, found, ok, cure."""
+    checks = {
+        "python": [_python()],
+        "machine": [_disk(home), _memory(), _clock(), _git()],
+        "version": _versions(),
+        "lock file": [_lock()],
+        "service": [_redis(), _prefect(), _keys(), _signing()],
+        "locks": [_retrain(home), *_stale(home)],
+    }
+    return [
+        {"kind": kind, "what": what, "found": found, "ok": ok, "cure": cure}
+        for kind, lines in checks.items()
+        for what, found, ok, cure in lines
+    ]
 
 
 def _python() -> tuple[str, str, bool, str]:
@@ -87,3 +105,54 @@ def _redis() -> tuple[str, str, bool, str]:
 def _keys() -> tuple[str, str, bool, str]:
     many = len(os.environ.get("HOMERANKER_API_KEYS", "").replace(",", " ").split())
     return "API keys", f"{many} set" if many else "none: the service binds to 127.0.0.1 only", True, ""
+
+
+def _clock() -> tuple[str, str, bool, str]:
+    """Events are refused where they lie in the future, so a clock that is behind loses data."""
+    newest = max((path.stat().st_mtime for path in (REPOSITORY / ".git").glob("*") if path.is_file()), default=0.0)
+    ahead = newest - time.time()
+    found = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC" + (
+        f", {ahead:.0f} s before its own files" if ahead > 60 else ""
+    )
+    return "clock", found, ahead <= 60, "set the clock (timedatectl set-ntp true)"
+
+
+def _prefect() -> tuple[str, str, bool, str]:
+    address = os.environ.get("PREFECT_API_URL")
+    if not address:
+        return "Prefect", "no server of its own (PREFECT_API_URL is unset): runs start one", True, ""
+    try:
+        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=3):  # noqa: S310 - the user's own server
+            return "Prefect", f"answers at {address}", True, ""
+    except (OSError, ValueError) as error:
+        return (
+            "Prefect",
+            f"{address}: {error}",
+            False,
+            "prefect server start, or unset PREFECT_API_URL; runs work without",
+        )
+
+
+def _signing() -> tuple[str, str, bool, str]:
+    path = os.environ.get("HOMERANKER_SIGNING_KEY")
+    if not path:
+        return "signing key", "none: decisions are not signed", True, ""
+    ok = os.access(path, os.R_OK) and not Path(path).stat().st_mode & 0o077
+    return "signing key", path, ok, f"must exist and be yours alone: chmod 600 {path}"
+
+
+def _retrain(home: Home) -> tuple[str, str, bool, str]:
+    try:
+        with held(home.lock, "a retrain"):
+            return "retrain lock", "free", True, ""
+    except BusyError as error:
+        return "retrain lock", str(error).split(";")[0], True, ""
+
+
+def _stale(home: Home) -> list[tuple[str, str, bool, str]]:
+    dead = [
+        record["run"]
+        for record in Registry(home).runs()
+        if record["status"] == RUNNING and silent(home.runs / record["run"], 60.0)
+    ]
+    return [("dead runs", run, False, "homeranker status marks it failed; then homeranker retrain") for run in dead]

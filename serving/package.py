@@ -28,7 +28,7 @@ from typing import Any
 import yaml
 
 from features.errors import ArtifactError, UsageError
-from serving.params import SETTINGS_FILE
+from serving.params import SETTINGS_FILE, from_environment
 from serving.requirements import serving_requirements
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -151,7 +151,7 @@ def serve(bento_or_model: Path, home: Path, host: str, port: int, workers: int =
 
     Without HOMERANKER_API_KEYS only 127.0.0.1 is served, whatever `host` says: UsageError.
     """
-    if not os.environ.get("HOMERANKER_API_KEYS") and host not in ("127.0.0.1", "localhost", "::1"):
+    if not from_environment().keys and host not in ("127.0.0.1", "localhost", "::1"):
         raise UsageError(f"--host {host} needs keys: set HOMERANKER_API_KEYS, or serve on 127.0.0.1")
     host = "127.0.0.1" if host == "localhost" else host
     bento = bento_or_model

@@ -62,6 +62,27 @@ class Environment:
     drain_s: float | None
 
 
+def host_and_port(variables: Mapping[str, str] | None = None) -> tuple[str, int]:
+    """Where a service of its own listens: everywhere with keys, 127.0.0.1 without; UsageError for a bad port."""
+    given = os.environ if variables is None else variables
+    host = given.get("HOMERANKER_HOST") or ("0.0.0.0" if _keys(given) else "127.0.0.1")  # noqa: S104 - only with keys
+    port = given.get("HOMERANKER_PORT", "3000")
+    if not port.isdigit():
+        raise UsageError(f"HOMERANKER_PORT={port}: not a port number")
+    return host, int(port)
+
+
+def _keys(given: Mapping[str, str]) -> frozenset[str]:
+    """API keys of HOMERANKER_API_KEYS and of the file that HOMERANKER_API_KEYS_FILE names."""
+    text, path = given.get("HOMERANKER_API_KEYS", ""), given.get("HOMERANKER_API_KEYS_FILE")
+    if path:
+        try:
+            text += " " + Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"HOMERANKER_API_KEYS_FILE={path}: cannot be read ({error.strerror})") from error
+    return frozenset(text.replace(",", " ").split())
+
+
 def from_environment(variables: Mapping[str, str] | None = None) -> Environment:
     """Read the variables; UsageError names a value that makes no sense."""
     given = os.environ if variables is None else variables
@@ -72,7 +93,7 @@ def from_environment(variables: Mapping[str, str] | None = None) -> Environment:
         raise UsageError(f"HOMERANKER_WORKERS and HOMERANKER_DRAIN_SECONDS must be numbers: {error}") from error
     return Environment(
         home=Path(given.get("HOMERANKER_HOME") or ".homeranker").absolute(),
-        keys=frozenset(key for key in given.get("HOMERANKER_API_KEYS", "").replace(",", " ").split() if key),
+        keys=_keys(given),
         replay=given.get("HOMERANKER_REPLAY") == "1",
         redis_url=given.get("HOMERANKER_REDIS_URL") or None,
         fallback=given.get("HOMERANKER_FALLBACK") == "1",
