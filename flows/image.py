@@ -38,7 +38,7 @@ LEFT_OUT = re.compile(
     r"|/(_tkinter|_curses|readline|nis|_test|_ctypes_test|xxlimited)[^/]*\.so$"
 )
 PACKAGE_LEFT_OUT = re.compile(
-    r"__pycache__|\.pyc$|\.(a|h|hpp|cuh)$|^torch/(include|test|share|bin)/|^\.\./|(^|/)tests?/"
+    r"__pycache__|\.pyc$|\.(a|h|hpp|cuh)$|^torch/(include/|test/|share/|bin/(?!torch_shm_manager))|^\.\./|(^|/)tests?/"
 )
 LIBRARY = re.compile(r"=> (/\S+)|^\s+(/\S*ld-linux\S*)", re.M)
 ENTRY = [f"/{PREFIX}/bin/python3.11", "-m", "serving", f"/{BENTO}"]
