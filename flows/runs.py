@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import getpass
 import json
 import os
 import secrets
@@ -77,6 +78,13 @@ def resolve(request: Request) -> tuple[dict[str, Any], Path, bool]:
     return params, source, not named
 
 
+def _whoami() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a uid without a name, as in a container
+        return f"uid {os.getuid()}"
+
+
 def _without_erased(home: Home, params: dict[str, Any], source: Path) -> tuple[dict[str, Any], Path | None]:
     """Data that ships with the code is read where it stands, unless somebody was erased from it: then as a copy."""
     erased = Erased.read(home.root)
@@ -114,7 +122,7 @@ def start(home: Home, request: Request, listen: retrain.Listen) -> Outcome:
             "run": run,
             "status": RUNNING,
             "started_at": now(),
-            "by": request.by or os.environ.get("USER", "unknown"),
+            "by": request.by or _whoami(),
             "why": request.why,
             "pid": os.getpid(),
             "input_hash": hashed,

@@ -22,14 +22,31 @@ def status(as_json: Json = False) -> None:
 
 
 @app.command()
-def report(run: Annotated[str, typer.Argument(help="A run, or `last`.")] = "last", as_json: Json = False) -> None:
-    """Where the report of a run is; opened in a browser on a terminal."""
+def report(
+    run: Annotated[str, typer.Argument(help="A run, or `last`.")] = "last",
+    compare: Annotated[tuple[str, str] | None, typer.Option(help="Two runs: one page about both.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Where the report of a run is; opened in a browser on a terminal. With --compare, two runs side by side."""
+    if compare is not None:
+        _compare(*compare, as_json)
+        return
     path = registry().run_dir(run) / "report.html"
     if not path.exists():
         raise UsageError(f"run {run} has no report: it did not finish (homeranker status)")
     say(as_json, {"report": str(path)}, lambda: print(path))
     if not as_json and sys.stdout.isatty():
         typer.launch(str(path))
+
+
+def _compare(one: str, other: str, as_json: bool) -> None:
+    from flows.report.compare import compare, lines, write_comparison
+
+    register = registry()
+    told = compare(register, one, other)
+    names = "-".join(run["run"] for run in told["runs"])
+    page = write_comparison(told, register.home.runs / f"compare-{names}.html")
+    say(as_json, told | {"page": str(page)}, lambda: print("\n".join([*lines(told), "", str(page)])))
 
 
 @app.command()

@@ -68,11 +68,18 @@ def of(facts: Json) -> Json:
         "question": _question(facts),
         "against": [_against(one) for one in facts["models"] if one["name"] in ("champion", "lightgbm")],
         "sequence": _sequence(facts),
-        "cannot_teach": [CANNOT_TEACH[one["name"]] for one in _shut(facts) if one["name"] in CANNOT_TEACH],
+        "cannot_teach": [_cannot_teach(one) for one in _shut(facts) if one["name"] in CANNOT_TEACH],
         "policy": _policy(facts),
         "not_checked": _not_checked(facts),
         "commands": _commands(facts),
     }
+
+
+def _cannot_teach(tier: Json) -> str:
+    """What is missing for good where there is nothing; how little there is where there is some."""
+    if tier["why"].startswith("0"):
+        return CANNOT_TEACH[tier["name"]]
+    return f"Too little of {tier['name']} for {tier['allows']}: {tier['why']}."
 
 
 def _named(facts: Json, name: str) -> Json | None:

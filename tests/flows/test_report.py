@@ -10,13 +10,19 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
 from features.errors import ArtifactError
-from flows.paths import Artifacts
+from flows.paths import Artifacts, Home
+from flows.registry import Registry
 from flows.report import charts
 from flows.report.build import RunFacts, markdown, summary_lines, write_report
+from flows.report.compare import compare, lines, write_comparison
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = '<script>alert("x")</script>|[a](javascript:b)'
@@ -274,3 +280,51 @@ def test_it_opens_in_a_browser_without_error_request_or_sideways_scroll(
         assert page.locator("td bdi").first.inner_text() == HOSTILE
         browser.close()
     assert not faults
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_serious(artifacts: Artifacts, tmp_path: Path, theme: Any) -> None:
+    page_file = write_report(artifacts, tmp_path / "out", run=RUN).resolve().as_uri()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        # The page forbids scripts; the checker is one, so only here that is lifted.
+        page = browser.new_context(bypass_csp=True, color_scheme=theme).new_page()
+        page.goto(page_file)
+        found = Axe().run(page).response["violations"]
+        browser.close()
+    serious = [(one["id"], one["nodes"][0]["html"][:120]) for one in found if one["impact"] in ("serious", "critical")]
+    assert serious == []
+
+
+def run_with_values(root: Path, run: str, lift: float, judged_from: str = "2026-01-01T00:00:00Z") -> None:
+    """A finished run as far as a comparison reads it."""
+    place = root / "runs" / run
+    (place / "evaluation").mkdir(parents=True)
+    (place / "model").mkdir()
+    rng = np.random.default_rng(1)
+    values = {f"challenger/{name}": rng.random(200) + lift for name in ("ndcg@10", "recall@10", "new_ndcg@10")}
+    users = [f"<u{n}>" for n in range(200)]
+    pq.write_table(pa.table({"user_id": users, **values}), place / "evaluation" / "per_user.parquet")
+    metrics = {"models": {"challenger": model(0.3 + lift, 0.0), **({"popular": model(0.1, 0.2)} if lift else {})}}
+    (place / "evaluation" / "metrics.json").write_text(json.dumps(metrics))
+    (place / "model" / "manifest.json").write_text(json.dumps({"judged_from": judged_from}))
+    content = {"verdict": "pass", "data_hash": "d1", "params_hash": run}
+    (place / "manifest.json").write_text(json.dumps({"content": content}))
+    record = {"run": run, "by": "<b>Ann", "why": "try", "started_at": run, "commit": "c", "data": "shop", "seconds": 9}
+    (place / "record.json").write_text(json.dumps(record))
+
+
+def test_two_runs_are_compared_by_user_where_they_judged_the_same(tmp_path: Path) -> None:
+    run_with_values(tmp_path, "r1", 0.0)
+    run_with_values(tmp_path, "r2", 0.05)
+    run_with_values(tmp_path, "r3", 0.05, "2026-02-01T00:00:00Z")
+    registry = Registry(Home(tmp_path))
+    told = compare(registry, "r1", "r2")
+    assert told["paired"]["users"] == 200
+    assert told["paired"]["differences"]["ndcg@10"]["mean"] == pytest.approx(0.05, abs=1e-6)
+    assert [row["what"] for row in told["rows"] if not row["same"]] == ["params hash"]
+    page = write_comparison(told, tmp_path / "page.html").read_text()
+    assert "B is better" in page and "<b>Ann" not in page and "http" not in page.split("</style>")[1]
+    apart = compare(registry, "r1", "r3")
+    assert apart["paired"]["differences"] == {} and "another window" in lines(apart)[-1]
