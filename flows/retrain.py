@@ -7,10 +7,12 @@ written by flows/runs.py whatever becomes of the server.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +71,14 @@ def run_stage(stage: str, worktree: Path, variables: dict[str, str], listen: Lis
     process = subprocess.Popen(
         command, cwd=worktree, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
+    late = threading.Event()
+
+    def out_of_time() -> None:
+        late.set()
+        _end(process)
+
+    clock = threading.Timer(timeout_s, out_of_time)
+    clock.start()
     tail: list[str] = []
     try:
         assert process.stdout is not None  # noqa: S101 - it is a pipe
@@ -77,10 +87,15 @@ def run_stage(stage: str, worktree: Path, variables: dict[str, str], listen: Lis
                 listen(stage, json.loads(line.removeprefix(MARK)))
             else:
                 tail = [*tail[-20:], line.rstrip()]
-        status = process.wait(timeout_s)
+        status = process.wait()
     finally:
-        if process.poll() is None:
-            process.kill()
+        clock.cancel()
+        _end(process)
+    if late.is_set():
+        raise errors.HomerankerError(
+            f"stage {stage} took over {timeout_s:g} s and was ended; raise run.stage_timeout_s in params.yaml, or give "
+            "it less data (--until) or a quieter machine"
+        )
     if status == 0:
         return
     if told.exists():
@@ -88,6 +103,20 @@ def run_stage(stage: str, worktree: Path, variables: dict[str, str], listen: Lis
         kind = getattr(errors, failure["kind"], errors.HomerankerError)
         raise kind(failure["message"])
     raise StageDied(f"stage {stage} ended with status {status}:\n" + "\n".join(tail[-12:]))
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End DVC and the stage that it started; nothing where both have ended."""
+    if process.poll() is not None:
+        return
+    import psutil
+
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    for child in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    process.wait()
 
 
 def prefect_settings(home: Path) -> None:
@@ -188,7 +217,7 @@ def _prefect_walk(
         retries=retries,
         retry_delay_seconds=[delay_s * 2**at for at in range(retries)],
         retry_condition_fn=transient,
-        timeout_seconds=timeout_s,
+        timeout_seconds=timeout_s + 60,  # the stage's own limit comes first, and says what to do
         persist_result=False,
     )
     def one(stage: str) -> None:

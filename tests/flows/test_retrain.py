@@ -255,6 +255,26 @@ def test_two_retrains_at_once_the_second_says_who_holds_what(checkout: Checkout,
         first.wait()
 
 
+@pytest.mark.slow
+def test_a_stage_that_takes_too_long_is_ended_and_the_parameter_is_named(shop: Path, tmp_path: Path) -> None:
+    slow = make_checkout(tmp_path)
+    params = slow.root / "params.yaml"
+    params.write_text(params.read_text().replace("free_disk_mb: 1", "free_disk_mb: 1\n  stage_timeout_s: 2"))
+    git("-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qam", "hurry", cwd=slow.root)
+    process = slow.start("retrain", "--data", str(shop))
+    said = process.communicate(timeout=300)[1]
+    assert process.returncode == 1
+    assert "run.stage_timeout_s" in said
+    assert _descendants_of(slow.root) == []
+
+
+def _descendants_of(place: Path) -> list[int]:
+    import psutil
+
+    at = [(one.pid, one.info["cwd"]) for one in psutil.process_iter(["cwd"])]
+    return [pid for pid, cwd in at if cwd and Path(cwd).is_relative_to(place.parent)]
+
+
 def test_critical_data_stops_the_run_before_training(checkout: Checkout, shop: Path, tmp_path: Path) -> None:
     import shutil
 
