@@ -11,7 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
+
+from features.importers import import_data
+from features.tables import read_table, write_rows
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 AUTHOR = ("-c", "user.name=test", "-c", "user.email=test@localhost")
@@ -88,3 +93,15 @@ def make_checkout(place: Path) -> Checkout:
     git("add", "--all", cwd=root)
     git(*AUTHOR, "commit", "--quiet", "--allow-empty", "-m", "small", cwd=root)
     return Checkout(root, place / "home")
+
+
+def quarter_of_the_shop(place: Path) -> Path:
+    """Canonical tables: every fourth customer of Online Retail, without guests."""
+    whole, part = place / "whole", place / "shop"
+    import_data("online-retail", REPOSITORY / "data" / "online_retail.parquet", whole)
+    events = read_table(whole, "events")
+    known = events.filter(pc.is_valid(events["user_id"]))
+    quarter = pc.equal(pc.bit_wise_and(pc.cast(known["user_id"], pa.int64()), 3), 0)
+    write_rows(part, "events", [known.filter(quarter)])
+    write_rows(part, "items", [read_table(whole, "items")])
+    return part

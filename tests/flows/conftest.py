@@ -5,27 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 
-from features.importers import import_data
-from features.tables import read_table, write_rows
-from tests.flows.checkout import REPOSITORY, Checkout, make_checkout
+from tests.flows.checkout import Checkout, make_checkout, quarter_of_the_shop
 
 
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Canonical tables: every fourth customer of Online Retail, without guests."""
-    whole = tmp_path_factory.mktemp("whole")
-    import_data("online-retail", REPOSITORY / "data" / "online_retail.parquet", whole)
-    events = read_table(whole, "events")
-    known = events.filter(pc.is_valid(events["user_id"]))
-    quarter = pc.equal(pc.bit_wise_and(pc.cast(known["user_id"], pa.int64()), 3), 0)
-    part = tmp_path_factory.mktemp("shop")
-    write_rows(part, "events", [known.filter(quarter)])
-    write_rows(part, "items", [read_table(whole, "items")])
-    return part
+    return quarter_of_the_shop(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="session")
