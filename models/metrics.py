@@ -8,7 +8,7 @@ Shapes: N users, K list places. Source: Järvelin & Kekäläinen, 2002 (NDCG).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,10 +96,41 @@ def average_precision(lists: Lists, k: int) -> Floats:
     return _share((at_place * hits).sum(1), np.minimum(lists.n_wanted(), k))
 
 
+def f1(lists: Lists, k: int) -> Floats:
+    """(N,) harmonic mean of precision and recall."""
+    both = precision(lists, k), recall(lists, k)
+    return _share(2 * both[0] * both[1], both[0] + both[1])
+
+
+def novelty(lists: Lists, count_I: Floats, k: int) -> Floats:
+    """(N,) mean surprise of the listed items in bits: minus log2 of their share of all that was taken before.
+
+    An item that nobody took counts as if it had been taken once; an empty list scores 0.
+    """
+    share_I = np.maximum(count_I, 1.0) / max(float(np.maximum(count_I, 1.0).sum()), 1.0)
+    listed = lists.item_NK[:, :k]
+    bits_NK = np.where(listed == NO_ITEM, 0.0, -np.log2(share_I[listed]))
+    return _share(bits_NK.sum(1), (listed != NO_ITEM).sum(1).astype(np.float64))
+
+
+def diversity(lists: Lists, vector_IE: npt.NDArray[np.floating], k: int) -> Floats:
+    """(N,) mean distance (1 - cosine) over the pairs of a list; 0 for a list of fewer than two items."""
+    norm_I = np.linalg.norm(vector_IE, axis=1, keepdims=True)
+    unit_IE = np.divide(vector_IE, norm_I, out=np.zeros_like(vector_IE), where=norm_I > 0)
+    values = np.zeros(len(lists.wanted))
+    for at, row in enumerate(lists.item_NK[:, :k]):
+        listed = row[row != NO_ITEM]
+        if listed.size > 1:
+            cosine = unit_IE[listed] @ unit_IE[listed].T
+            values[at] = 1.0 - float(cosine[np.triu_indices(listed.size, 1)].mean())
+    return values
+
+
 METRICS: dict[str, Callable[[Lists], Floats]] = {
     "ndcg@10": lambda lists: ndcg(lists, 10),
     "recall@10": lambda lists: recall(lists, 10),
     "precision@10": lambda lists: precision(lists, 10),
+    "f1@10": lambda lists: f1(lists, 10),
     "hit_rate@10": lambda lists: hit_rate(lists, 10),
     "mrr@10": lambda lists: reciprocal_rank(lists, 10),
     "map@10": lambda lists: average_precision(lists, 10),
@@ -139,6 +170,11 @@ def estimate(values_N: Floats, seed: int = 0) -> Estimate:
         return Estimate(0.0, 0.0, 0.0, 0)
     low, high = np.quantile(bootstrap_means(values_N, seed), [0.025, 0.975])
     return Estimate(float(values_N.mean()), float(low), float(high), int(values_N.size))
+
+
+def by_segment(values_N: Floats, masks: Mapping[str, Bools]) -> dict[str, Estimate]:
+    """Segment -> mean and interval over its users."""
+    return {name: estimate(values_N[mask]) for name, mask in masks.items()}
 
 
 def coverage(item_NK: Ints, n_items: int) -> float:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pytrec_eval import RelevanceEvaluator
 from sklearn.metrics import average_precision_score, ndcg_score
 
 from models.metrics import (
@@ -14,11 +15,15 @@ from models.metrics import (
     Lists,
     average_precision,
     bootstrap_means,
+    by_segment,
     coverage,
+    diversity,
     estimate,
+    f1,
     gini,
     hit_rate,
     ndcg,
+    novelty,
     precision,
     recall,
     reciprocal_rank,
@@ -86,7 +91,7 @@ def test_moving_a_wanted_item_up_never_lowers_a_metric(case: tuple[list[int], li
         assert metric(one(moved, wanted))[0] >= metric(one(ranked, wanted))[0] - 1e-12, name
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 20))
 def test_equal_to_scikit_learn(seed: int, k: int) -> None:
     rng = np.random.default_rng(seed)
@@ -97,6 +102,54 @@ def test_equal_to_scikit_learn(seed: int, k: int) -> None:
     assert ndcg(mine, k).mean() == pytest.approx(ndcg_score(wanted_NI, score_NI, k=k))
     theirs = [average_precision_score(want, score) for want, score in zip(wanted_NI, score_NI, strict=True)]
     assert average_precision(mine, 20) == pytest.approx(theirs)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(lists(), min_size=1, max_size=8))
+def test_equal_to_trec_eval(cases: list[tuple[list[int], list[int]]]) -> None:
+    relevant = {f"u{at}": {str(item): 1 for item in wanted} for at, (_, wanted) in enumerate(cases)}
+    run = {
+        f"u{at}": {str(item): float(10 - place) for place, item in enumerate(ranked)}
+        for at, (ranked, _) in enumerate(cases)
+    }
+    names = {"ndcg_cut.5,10", "recall.5,10", "P.5,10", "recip_rank", "map_cut.10"}
+    theirs = RelevanceEvaluator(relevant, names).evaluate(run)
+    mine = Lists(np.array([ranked for ranked, _ in cases]), [np.array(wanted) for _, wanted in cases])
+    n_wanted = np.array([len(wanted) for _, wanted in cases])
+    same = {
+        "ndcg_cut_5": ndcg(mine, 5), "ndcg_cut_10": ndcg(mine, 10), "recall_5": recall(mine, 5),
+        "recall_10": recall(mine, 10), "P_5": precision(mine, 5), "P_10": precision(mine, 10),
+        "recip_rank": reciprocal_rank(mine, 10),
+        # trec_eval divides by all that was wanted; here by what ten places can hold.
+        "map_cut_10": average_precision(mine, 10) * np.minimum(n_wanted, 10) / n_wanted,
+    }  # fmt: skip
+    for name, values_N in same.items():
+        told = [theirs[f"u{at}"][name] for at in range(len(cases))]
+        np.testing.assert_allclose(values_N, told, atol=1e-6, err_msg=name)
+
+
+def test_f1_lies_between_precision_and_recall() -> None:
+    found = one([9, 4, 7, 1], [4, 1, 5])
+    assert f1(found, 4)[0] == pytest.approx(2 * 0.5 * (2 / 3) / (0.5 + 2 / 3))
+
+
+def test_novelty_counts_bits_and_diversity_angles() -> None:
+    count_I = np.array([96.0, 2, 1, 1])
+    assert novelty(one([0], []), count_I, 1)[0] == pytest.approx(-np.log2(0.96))
+    assert novelty(one([2, 3], []), count_I, 2)[0] > novelty(one([0, 1], []), count_I, 2)[0]
+    assert novelty(one([NO_ITEM, NO_ITEM], []), count_I, 2)[0] == 0
+    vectors = np.array([[1.0, 0], [2, 0], [0, 1], [-1, 0]])
+    assert diversity(one([0, 1], []), vectors, 2)[0] == pytest.approx(0)
+    assert diversity(one([0, 2], []), vectors, 2)[0] == pytest.approx(1)
+    assert diversity(one([0, 3], []), vectors, 2)[0] == pytest.approx(2)
+    assert diversity(one([0], []), vectors, 2)[0] == 0
+
+
+def test_segments_are_judged_apart() -> None:
+    told = by_segment(
+        np.array([0.0, 1.0, 1.0]), {"new": np.array([True, False, False]), "old": np.array([False, True, True])}
+    )
+    assert told["new"].mean == 0 and told["old"].mean == 1 and told["old"].users == 2
 
 
 @pytest.mark.parametrize("draw", ["normal", "mostly zero"])
