@@ -66,11 +66,11 @@ def run(args: argparse.Namespace, table: Table) -> None:
     rows = []
     for name in args.models:
         rank_N, item_NK, seconds, peak = apart(name, job, task)
-        covered = np.unique(item_NK).size / table.n_items
+        covered = np.unique(item_NK[item_NK >= 0]).size / table.n_items
         rows.append(Row(name, values_of(rank_N), covered, seconds, peak))
         print(f"{name}: {HEAD} {rows[-1].values[HEAD].mean():.4f} in {seconds:.0f} s", file=sys.stderr, flush=True)
         if args.export_topk:
-            export(args.export_topk / f"{name}.parquet", task.users_N, table.item_ids[item_NK])
+            export(args.export_topk / f"{name}.parquet", task.users_N, item_NK, table.item_ids)
     print(table_of(rows))
     if task.cold_N.any():
         print(f"\ncold targets ({task.cold_N.mean():.1%} of the users), {HEAD}: ", end="")

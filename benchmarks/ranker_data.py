@@ -2,7 +2,8 @@
 
 Choices. The rules are those of the independent scorer: all items of the file are eligible, order is by `pos`, under
 `time` training ends with the last second of the cut's day. Tuning has a slice of its own before the cut: the item
-before the last one (loo), or the newest tenth of the rows before the cut (time). Whether own items may be listed is
+before the last one (loo), or the newest whole days before the cut (time; a tenth of the rows where that asks about
+enough users). Whether own items may be listed is
 read from that slice, never from the targets.
 Shapes: N asked users, R rows, I items.
 """
@@ -21,7 +22,9 @@ import scipy.sparse as sp
 from features.errors import SchemaError, SourceError, UsageError
 from models.interactions import Interactions, Ints
 
-SLICE_SHARE = 0.1  # of the rows before the cut
+SLICE_SHARES = (0.1, 0.2, 0.35, 0.5)  # of the rows before the cut: the first that asks about enough users
+ENOUGH_USERS = 300
+LATEST_S = 1 << 34  # a later time is in milliseconds
 LEAST_REPEATS = 0.01  # of the slice's targets that are own items, to let own items stand in lists
 
 
@@ -78,7 +81,14 @@ def read_table(path: Path) -> Table:
     if not all(np.issubdtype(column.dtype, np.integer) for column in columns):
         raise SchemaError(f"{path}: user, item, pos and ts must be integers without nulls")
     user, item, pos, ts = (column.astype(np.int64) for column in columns)
+    if not user.size:
+        raise SchemaError(f"{path}: no rows")
+    if np.abs(ts).max() > LATEST_S:
+        raise SchemaError(f"{path}: ts must be Unix seconds; it holds {ts[np.abs(ts).argmax()]} (milliseconds?)")
     order = np.lexsort((pos, user))
+    twice = (np.diff(user[order]) == 0) & (np.diff(pos[order]) == 0)
+    if twice.any():
+        raise SchemaError(f"{path}: user {user[order][1:][twice][0]} has two rows with one pos; the order is unknown")
     item_ids, code = np.unique(item, return_inverse=True)
     return Table(user[order], code[order].astype(np.int64), ts[order], item_ids)
 
@@ -113,24 +123,52 @@ def repeats(task: Task) -> float:
 
 
 def tasks(table: Table, protocol: str, cut: dt.date | None) -> tuple[Task, Task]:
-    """(the slice to tune on, the task to be judged on)."""
+    """(the slice to tune on, the task to be judged on); UsageError where nobody can be asked."""
     if protocol == "loo":
-        return leave_out(table, 1), leave_out(table, 0)
+        tuning, task = leave_out(table, 1), leave_out(table, 0)
+        if not len(task.asked):
+            raise UsageError("--protocol loo: no user has two rows, so there is no history to ask about")
+        return tuning, task
     if cut is None:
         raise UsageError("--protocol time needs --cut YYYY-MM-DD, the last day of training")
     end_s = int((dt.datetime.combine(cut, dt.time(), dt.UTC) + dt.timedelta(days=1)).timestamp())
-    early = table.ts[table.ts < end_s]
-    if early.size < 10 or early.size == table.ts.size:
-        raise UsageError(f"--cut {cut}: {early.size} rows before it and {table.ts.size - early.size} after it")
-    slice_s = -(-int(np.quantile(early, 1 - SLICE_SHARE)) // 86_400) * 86_400  # a whole day: days are not split
-    tuning = by_time(table, slice_s, end_s)
+    early = table.ts < end_s
+    if early.sum() < 10 or early.all():
+        days = [dt.datetime.fromtimestamp(int(at), dt.UTC).date() for at in (table.ts.min(), table.ts.max())]
+        rows = f"{early.sum()} rows up to it and {(~early).sum()} after it"
+        raise UsageError(f"--cut {cut}: {rows}; the data runs from {days[0]} to {days[1]}")
+    task = by_time(table, end_s)
+    if not len(task.asked):
+        raise UsageError(f"--cut {cut}: no user has rows both up to it and after it")
+    tuning = _slice_before(table, early, end_s)
     mask = repeats(tuning) < LEAST_REPEATS
-    return replace(tuning, mask_seen=mask), by_time(table, end_s, mask_seen=mask)
+    return replace(tuning, mask_seen=mask), replace(task, mask_seen=mask)
+
+
+def _slice_before(table: Table, early: np.ndarray, end_s: int) -> Task:
+    """The newest whole days before the cut; where no boundary of days leaves users on both sides, each user's last."""
+    best: Task | None = None
+    for share in SLICE_SHARES:
+        slice_s = -(-int(np.quantile(table.ts[early], 1 - share)) // 86_400) * 86_400  # days are not split
+        found = by_time(table, min(slice_s, end_s - 86_400), end_s)
+        if len(found.asked) >= ENOUGH_USERS:
+            return found
+        if len(found.asked) > (len(best.asked) if best else 0):
+            best = found
+    if best is not None:
+        return best
+    known = Table(table.user[early], table.item[early], table.ts[early], table.item_ids)
+    return replace(leave_out(known, 0), mask_seen=False)
 
 
 def read_attributes(path: Path, table: Table) -> sp.csr_matrix:
     """(I, A) 0/1: item -> attribute ids from JSON; items without an entry have none."""
-    told = json.loads(path.read_text())
+    try:
+        told = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(told, dict) or not all(isinstance(held, list) for held in told.values()):
+        raise SourceError(f"{path}: expected {{item: [attribute ids]}}")
     place = {str(item): at for at, item in enumerate(table.item_ids.tolist())}
     pairs = [(place[item], attribute) for item, held in told.items() if item in place for attribute in held]
     if not pairs:

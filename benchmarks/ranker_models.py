@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
-import torch
+from lightgbm import Booster
 
 from benchmarks.ranker_data import Task
 from benchmarks.ranker_table import HEAD, METRICS, ndcg_of
@@ -28,6 +28,7 @@ from models.transitions import TransitionModel, TransitionParams, climb, tune
 TUNE_USERS = 6000
 COLD_PRICE = 0.02  # share of NDCG@10 that may be paid for cold items: a choice of the shop, not of the data
 COLD_LIFTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+LEAST_LISTS = 30  # with a wanted candidate, to learn trees from
 LEAST_COLD = 0.01  # of the slice's targets, to look at cold items at all
 HALF_LIVES = (7.0, 14.0, 30.0, 60.0, 90.0, 180.0, 360.0)
 
@@ -91,7 +92,6 @@ def als(job: Job) -> Retriever:
 
 def network(job: Job, encoder: str = "transformer") -> tuple[NextItemModel, NextItemModel]:
     """One network before the slice, stopped by it, and one of the same length on everything up to the cut."""
-    torch.set_num_threads(2)
     params = NextItemParams(encoder=encoder, seed=job.seed + 11)
     early, curves = train(job.tuning.train, params, attributes=job.attributes, validate=job.value, progress=_say)
     late, _ = train(job.train, params, attributes=job.attributes, stop_after=curves.best_epoch, progress=_say)
@@ -134,8 +134,9 @@ def cold_lift(job: Job, early: Sources, params: FusionParams) -> float:
         return 0.0
     held_N = np.random.default_rng(job.seed).random(len(task.asked)) < 1 / 3
     learn, held = task.users(np.flatnonzero(~held_N)), task.users(np.flatnonzero(held_N))
-    wanted = [np.array([item]) for item in learn.target_N]
-    trees = fit_trees(*labelled(early, learn.asked, wanted, task.mask_seen, params), params)
+    trees = learned(early, learn, params)
+    if trees is None or not len(held.asked):
+        return 0.0
     ranks = lifted_ranks(FusionModel(early, trees, params, task.mask_seen), held.asked, held.target_N, COLD_LIFTS)
     gains = [METRICS[HEAD](rank_N) for rank_N in ranks]
     overall = [float(gain_N.mean()) for gain_N in gains]
@@ -143,6 +144,14 @@ def cold_lift(job: Job, early: Sources, params: FusionParams) -> float:
     allowed = [at for at in range(len(COLD_LIFTS)) if overall[at] >= (1 - COLD_PRICE) * max(overall)]
     _note(f"cold lifts {COLD_LIFTS}: overall {np.round(overall, 4).tolist()}, cold {np.round(cold, 4).tolist()}")
     return COLD_LIFTS[max(allowed, key=lambda at: (cold[at], overall[at]))]
+
+
+def learned(early: Sources, task: Task, params: FusionParams) -> Booster | None:
+    """Trees from the slice's targets; None where too few of them are candidates."""
+    if len(task.asked) < LEAST_LISTS:
+        return None
+    lists = labelled(early, task.asked, [np.array([item]) for item in task.target_N], task.mask_seen, params)
+    return fit_trees(*lists, params) if lists[2].size >= LEAST_LISTS else None
 
 
 def _note(text: str) -> None:
@@ -186,8 +195,10 @@ def fused(job: Job, nets: tuple[Retriever, Retriever] | tuple[None, None]) -> Re
     params = FusionParams(seed=job.seed + 5)
     cold = cold_content(job) if job.attributes is not None else None
     early = sources(job.tuning.train, job, mix, nets[0], cold)
-    wanted = [np.array([item]) for item in job.tuning.target_N]
-    trees = fit_trees(*labelled(early, job.tuning.asked, wanted, job.tuning.mask_seen, params), params)
+    trees = learned(early, job.tuning, params)
+    if trees is None:
+        _note(f"fewer than {LEAST_LISTS} users of the slice took a candidate: too few to learn trees; counting instead")
+        return TransitionModel.fit(job.train, mix)
     gains = sorted(zip(trees.feature_importance("gain"), trees.feature_name(), strict=True), reverse=True)
     _note(f"{trees.num_trees()} trees; {[(name, round(gain)) for gain, name in gains[:12]]}")
     lift = cold_lift(job, early, params) if cold is not None else 0.0

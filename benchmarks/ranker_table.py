@@ -19,11 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.ranker_data import Task
-from models.interactions import Floats, Floats32, Interactions, Ints
+from models.interactions import Floats, Floats32, Interactions, Ints, chunks
 from models.metrics import estimate
 
 PLACES = 10
-CHUNK = 512
 METRICS: dict[str, Callable[[Ints], Floats]] = {
     "Recall@5": lambda rank_N: (rank_N <= 5).astype(float),
     "Recall@10": lambda rank_N: (rank_N <= PLACES).astype(float),
@@ -52,20 +51,24 @@ def tie_order(train: Interactions, seed: int = 0) -> Ints:
 
 
 def rank_all(task: Task, scores: Callable[[Interactions], Floats32], places: int = PLACES) -> tuple[Ints, Ints]:
-    """(N,) rank of each target from 1, exact to the tenth, and (N, K) lists by the same order (none for K = 0)."""
+    """(N,) rank of each target from 1, exact to the tenth, and (N, K) lists by the same order (none for K = 0).
+
+    A list ends early (-1) where only items are left that must not stand in it; a target among those is never found.
+    """
     order = tie_order(task.train)
+    places = min(places, order.size)
     place_I = np.empty_like(order)
     place_I[order] = np.arange(order.size)
     ranks, lists = [np.zeros(0, dtype=np.int64)], [np.zeros((0, places), dtype=np.int64)]
-    for start in range(0, len(task.asked), CHUNK):
-        at = np.arange(start, min(start + CHUNK, len(task.asked)))
+    for at in chunks(len(task.asked), task.train.n_items):
         asked = task.asked.users(at)
         score_BI = np.nan_to_num(scores(asked), nan=-np.inf)
         if task.mask_seen:
             score_BI[asked.owner_R, asked.item_R] = -np.inf
         ranks.append(_ranks(score_BI, task.target_N[at], place_I))
         if places:
-            lists.append(_best(score_BI, min(places, order.size), place_I))
+            best_BK = _best(score_BI, places, place_I)
+            lists.append(np.where(np.isfinite(np.take_along_axis(score_BI, best_BK, 1)), best_BK, -1))
     return np.concatenate(ranks), np.concatenate(lists)
 
 
@@ -76,7 +79,7 @@ def _ranks(score_BI: npt.NDArray[np.floating], target_B: Ints, place_I: Ints) ->
     for row in np.flatnonzero(rank_B <= PLACES):  # the place within a tie matters only where it can reach the list
         level = score_BI[row] == own_B[row]
         rank_B[row] += int((place_I[level] < place_I[target_B[row]]).sum())
-    return rank_B.astype(np.int64)
+    return np.where(np.isfinite(own_B), rank_B, score_BI.shape[1] + PLACES).astype(np.int64)
 
 
 def _best(score_BI: npt.NDArray[np.floating], k: int, place_I: Ints) -> Ints:
@@ -128,9 +131,15 @@ def table_of(rows: list[Row], yardstick: str = "counting") -> str:
     return "\n".join(lines)
 
 
-def export(path: Path, users_N: Ints, items_NK: Ints) -> None:
-    """The lists as user, item, rank (from 1), in the file's own numbers."""
-    n, k = items_NK.shape
-    columns = {"user": np.repeat(users_N, k), "item": items_NK.ravel(), "rank": np.tile(np.arange(1, k + 1), n)}
+def export(path: Path, users_N: Ints, item_NK: Ints, item_ids: Ints | None = None) -> None:
+    """The lists as user, item, rank (from 1); -1 is no item. `item_ids`: the file's own number of each item."""
+    n, k = item_NK.shape
+    held = item_NK.ravel() >= 0
+    item = item_NK.ravel()[held]
+    columns = {
+        "user": np.repeat(users_N, k)[held],
+        "item": item if item_ids is None else item_ids[item],
+        "rank": np.tile(np.arange(1, k + 1), n)[held],
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table({name: pa.array(values, pa.int64()) for name, values in columns.items()}), path)

@@ -7,12 +7,13 @@ for approval. The commands stand in flows/commands/, a file for each person who 
 
 from __future__ import annotations
 
-from flows.commands import decisions, deploy, jobs, look, schedule, service
+from flows.commands import decisions, deploy, jobs, look, schedule, service, tune
 from flows.commands.base import app
 from flows.voice import run
 
 COMMANDS = (
     jobs,
+    tune,
     decisions,
     look,
     schedule,

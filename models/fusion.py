@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 import lightgbm
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from models.interactions import DAY_S, Floats, Floats32, Interactions, Ints, Retriever
+from models.interactions import DAY_S, Floats, Floats32, Interactions, Ints, Retriever, chunks
 
 WINDOWS_DAYS = (7, 30, 90, 365)
 NEVER = 1e9
@@ -170,7 +171,7 @@ class FusionModel:
         found, fallback_BI = self.sources.candidates(asked, self.params.depth, self.mask_seen)
         finite = np.where(np.isfinite(fallback_BI), fallback_BI, 0.0)
         scores = (finite / max(float(np.abs(finite).max()), 1e-9) - 1e6).astype(np.float32)
-        told_N = np.asarray(self.trees.predict(found.x_NF, num_threads=2))
+        told_N = np.asarray(self.trees.predict(found.x_NF, num_threads=torch.get_num_threads()))
         told_N += self.cold_lift * (self.sources.clock.total_I[found.item_N] == 0)
         scores[found.user_N, found.item_N] = told_N.astype(np.float32)
         return scores
@@ -179,15 +180,15 @@ class FusionModel:
 def labelled(
     sources: Sources, asked: Interactions, wanted: Sequence[Ints], mask_seen: bool, params: FusionParams
 ) -> tuple[Floats32, Floats, Ints, tuple[str, ...]]:
-    """(N, F), (N,) labels and group sizes of the lists that hold a wanted item."""
+    """(N, F), (N,) labels and group sizes of the lists that hold a wanted item; `asked` is not empty."""
     rng = np.random.default_rng(params.seed)
     chosen = np.arange(len(asked))
     if chosen.size > params.users:
         chosen = np.sort(rng.choice(chosen, params.users, replace=False))
     xs, labels, sizes = [], [], []
     names: tuple[str, ...] = ()
-    for start in range(0, chosen.size, 512):
-        at = chosen[start : start + 512]
+    for part in chunks(chosen.size, asked.n_items):
+        at = chosen[part]
         found, _ = sources.candidates(asked.users(at), params.depth, mask_seen)
         names = found.names
         codes = np.concatenate([row * asked.n_items + wanted[user] for row, user in enumerate(at)])
@@ -197,7 +198,7 @@ def labelled(
         xs.append(found.x_NF[keep])
         labels.append(label_N[keep])
         sizes.append(found.sizes(at.size)[hit_B])
-    return np.concatenate(xs), np.concatenate(labels), np.concatenate(sizes), names
+    return np.concatenate(xs), np.concatenate(labels), np.concatenate(sizes).astype(np.int64), names
 
 
 def fit_trees(
@@ -218,11 +219,11 @@ def fit_trees(
         "eval_at": [10],
         "deterministic": True,
         "force_row_wise": True,
-        "num_threads": 2,
+        "num_threads": torch.get_num_threads(),
         "seed": params.seed,
         "verbose": -1,
     }
-    test_G = np.random.default_rng(params.seed).random(size_G.size) < 1 / 3
+    test_G = np.random.default_rng(params.seed).permutation(size_G.size) % 3 == 0
     test_N = np.repeat(test_G, size_G)
 
     def data(rows_N: npt.NDArray[np.bool_], groups_G: npt.NDArray[np.bool_]) -> lightgbm.Dataset:
@@ -245,10 +246,9 @@ def fit_trees(
 def lifted_ranks(model: FusionModel, asked: Interactions, target_B: Ints, lifts: Sequence[float]) -> list[Ints]:
     """For each lift the (B,) rank of the target among the candidates, 10**6 where it is none."""
     ranks: list[list[Ints]] = [[] for _ in lifts]
-    for start in range(0, len(asked), 512):
-        at = np.arange(start, min(start + 512, len(asked)))
+    for at in chunks(len(asked), asked.n_items):
         found, _ = model.sources.candidates(asked.users(at), model.params.depth, model.mask_seen)
-        told_N = np.asarray(model.trees.predict(found.x_NF, num_threads=2))
+        told_N = np.asarray(model.trees.predict(found.x_NF, num_threads=torch.get_num_threads()))
         cold_N = model.sources.clock.total_I[found.item_N] == 0
         hit = np.flatnonzero(found.item_N == target_B[at][found.user_N])
         for place, lift in enumerate(lifts):

@@ -20,6 +20,7 @@ Floats = npt.NDArray[np.float64]
 Floats32 = npt.NDArray[np.float32]
 
 DAY_S = 86_400
+CELLS = 1 << 23  # scores in memory at once: 32 MiB for each retriever
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,12 @@ class Interactions:
     def sequences(self) -> list[Ints]:
         """The items of each user, oldest first."""
         return np.split(self.item_R, self.indptr_U[1:-1])
+
+
+def chunks(users: int, n_items: int) -> list[Ints]:
+    """User numbers in parts, so that the scores of a part are at most CELLS cells (and at least one user's)."""
+    size = max(1, min(512, CELLS // max(n_items, 1)))
+    return [np.arange(start, min(start + size, users)) for start in range(0, users, size)]
 
 
 class Retriever(Protocol):

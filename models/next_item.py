@@ -1,11 +1,12 @@
-"""The next-item network of the benchmark: any encoder, any loss, items by id and by content, little padding.
+"""The next-item network: any encoder, any loss, items by id and by content, little padding.
 
 Choices. Batches hold sequences of similar length, so that short histories cost little; negatives are uniform (or drawn
 by popularity, with the log-Q correction) and shared by a batch, so a step is one matrix product. An item is the sum of
 its own vector and the mean of its attributes' vectors; the own vector is dropped now and then, so that content alone
-works for an item that nobody took yet. Old targets may count less: fashions pass.
-Source: Kang & McAuley, 2018; Klenitskiy & Vasilev, 2023 (sampled softmax); Petrov & Macdonald, 2023 (gBCE); Bengio &
-Senécal, 2008 (log-Q).
+works for an item that nobody took yet. Old targets may count less: fashions pass. A history longer than T is cut into
+windows from its end. Augmentations are off unless asked for: each is drawn anew in every epoch.
+Source: Kang & McAuley, 2018; Klenitskiy & Vasilev, 2023 (sampled softmax); Xie et al., 2022 (crop, mask, reorder);
+Petrov & Macdonald, 2023 (gBCE); Bengio & Senécal, 2008 (log-Q).
 Shapes: B sequences, T steps, D embedding, I items, A attributes, M negatives, N real steps of a batch.
 """
 
@@ -13,7 +14,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,7 +33,11 @@ LOSSES = ("sampled_softmax", "bce", "gbce")
 
 @dataclass(frozen=True)
 class NextItemParams:
-    """Size and training. `id_dropout`: share of item vectors left out in a step; `target_half_life_days`: see above."""
+    """Size and training. `id_dropout`: share of item vectors left out in a step; `target_half_life_days`: see above.
+
+    `crop`, `reorder`: share of sequences that lose their beginning or have a stretch of a fifth shuffled; `mask`: share
+    of inputs hidden. `sparse`: gradients of used items only, for a table of a million (no content, no L1).
+    """
 
     encoder: str = "transformer"
     loss: str = "sampled_softmax"
@@ -46,6 +52,11 @@ class NextItemParams:
     log_q: bool = True
     calibration: float = 0.75  # t of gBCE; 0 makes it plain BCE
     l1: float = 0.0
+    crop: float = 0.0
+    mask: float = 0.0
+    reorder: float = 0.0
+    sparse: bool = False
+    max_windows: int = 400_000  # the newest
     batch: int = 128
     target_half_life_days: float = 1e9
     loop: LoopParams = field(
@@ -75,8 +86,10 @@ class NextItemNet(nn.Module):
             raise UsageError(f"encoder {params.encoder!r} is unknown; one of {', '.join(ENCODERS)}")
         if params.loss not in LOSSES:
             raise UsageError(f"loss {params.loss!r} is unknown; one of {', '.join(LOSSES)}")
+        if params.sparse and (attributes is not None or params.l1):
+            raise UsageError("sparse gradients do not go with attributes or l1: both touch every item in every step")
         self.n_items, self.params = n_items, params
-        self.item = nn.Embedding(n_items + 1, params.dim, padding_idx=n_items)
+        self.item = nn.Embedding(n_items + 1, params.dim, padding_idx=n_items, sparse=params.sparse)
         self.position = nn.Embedding(params.steps, params.dim)
         self.encoder = ENCODERS[params.encoder](params)
         self.norm_in, self.norm = nn.LayerNorm(params.dim), nn.LayerNorm(params.dim)
@@ -100,9 +113,13 @@ class NextItemNet(nn.Module):
         result: torch.Tensor = own + torch.sparse.mm(self.content, self.attribute.weight)
         return result
 
+    def rows(self, index: torch.Tensor, table_ID: torch.Tensor) -> torch.Tensor:
+        """(...) items -> (..., D) rows of the table."""
+        return nn.functional.embedding(index, table_ID, sparse=self.params.sparse and table_ID is self.item.weight)
+
     def forward(self, item_BT: torch.Tensor, table_ID: torch.Tensor) -> torch.Tensor:
         """(B, T) and the item table -> (B, T, D)."""
-        x_BTD = nn.functional.embedding(item_BT, table_ID) * math.sqrt(self.params.dim)
+        x_BTD = self.rows(item_BT, table_ID) * math.sqrt(self.params.dim)
         x_BTD = self.dropout(x_BTD + self.position(torch.arange(item_BT.shape[1])))
         states: torch.Tensor = self.norm(self.encoder(x_BTD))
         return states
@@ -124,8 +141,8 @@ def loss_of(net: nn.Module, batch: Batch) -> torch.Tensor:
     params, table_ID = net.params, net.table()
     real = batch.target_BT != net.n_items
     state_ND, target_N = net(batch.input_BT, table_ID)[real], batch.target_BT[real]
-    positive_N = (state_ND * table_ID[target_N]).sum(-1)
-    negative_NM = state_ND @ table_ID[batch.negative_M].T
+    positive_N = (state_ND * net.rows(target_N, table_ID)).sum(-1)
+    negative_NM = state_ND @ net.rows(batch.negative_M, table_ID).T
     hit_NM = target_N[:, None] == batch.negative_M[None, :]
     if params.loss == "sampled_softmax":
         if params.log_q:
@@ -189,16 +206,20 @@ def freeze(net: NextItemNet, data: Interactions) -> NextItemModel:
 
 
 class Batches:
-    """Batches of similar length; their order and negatives depend on (seed, epoch) alone."""
+    """Batches of similar length; their order, negatives and augmentations depend on (seed, epoch) alone."""
 
     def __init__(self, data: Interactions, params: NextItemParams) -> None:
         self.data, self.params = data, params
-        long = np.flatnonzero(data.length_U >= 2)
-        kept = data.users(long)
-        self.rows = [row[-params.steps - 1 :] for row in kept.sequences()] if long.size else []
         newest = int(data.ts_R.max()) if data.ts_R.size else 0
-        weight_R = np.exp2(-(newest - kept.ts_R) / DAY_S / params.target_half_life_days)
-        self.weights = [row[-params.steps :] for row in np.split(weight_R, kept.indptr_U[1:-1])] if long.size else []
+        weight_R = np.exp2(-(newest - data.ts_R) / DAY_S / params.target_half_life_days)
+        self.rows, self.weights = [], []
+        for start, end in zip(data.indptr_U[:-1].tolist(), data.indptr_U[1:].tolist(), strict=True):
+            while end - start >= 2:
+                first = max(start, end - params.steps - 1)
+                self.rows.append(data.item_R[first:end])
+                self.weights.append(weight_R[first + 1 : end])
+                end -= params.steps
+        self.rows, self.weights = self.rows[-params.max_windows :], self.weights[-params.max_windows :]
         count_I = np.maximum(data.counts_I(), 0.5) ** params.negative_power
         self.draw_I: Floats = count_I / count_I.sum()
         self.m = min(params.negatives, data.n_items)
@@ -216,15 +237,29 @@ class Batches:
         order = np.argsort(length, kind="stable")
         chunks = [order[at : at + self.params.batch] for at in range(0, order.size, self.params.batch)]
         for chunk in rng.permutation(len(chunks)):
-            rows = [self.rows[at] for at in chunks[chunk]]
-            both = padded(rows, self.data.n_items)
-            weight = np.zeros((len(rows), both.shape[1] - 1), dtype=np.float32)
-            for at, user in enumerate(chunks[chunk]):
-                mine = self.weights[user][-(rows[at].size - 1) :]
+            pairs = [self._changed(self.rows[at], self.weights[at], rng) for at in chunks[chunk]]
+            both = padded([row for row, _ in pairs], self.data.n_items)
+            weight = np.zeros((len(pairs), both.shape[1] - 1), dtype=np.float32)
+            for at, (_, mine) in enumerate(pairs):
                 weight[at, : mine.size] = mine
             drawn = rng.choice(self.data.n_items, self.m, replace=self.params.negative_power > 0, p=self.draw_I)
             input_BT = both[:, :-1].clone()
+            if self.params.mask:
+                input_BT[torch.from_numpy(rng.random(input_BT.shape) < self.params.mask)] = self.data.n_items
             yield Batch(input_BT, both[:, 1:], torch.from_numpy(weight), torch.from_numpy(drawn), self.log_q_I)
+
+    def _changed(self, row: Ints, weight: Floats, rng: np.random.Generator) -> tuple[Ints, Floats]:
+        """The sequence after the augmentations that are drawn for it."""
+        params = self.params
+        if params.crop and rng.random() < params.crop and row.size > 3:
+            first = int(rng.integers(1, row.size - 2))
+            row, weight = row[first:], weight[first:]
+        if params.reorder and rng.random() < params.reorder and row.size > 3:
+            size = max(2, row.size // 5)
+            first = int(rng.integers(0, row.size - size))
+            row = row.copy()
+            row[first : first + size] = rng.permutation(row[first : first + size])
+        return row, weight
 
 
 def train(
@@ -234,6 +269,8 @@ def train(
     attributes: sp.csr_matrix | None = None,
     validate: Callable[[NextItemModel], float] | None = None,
     stop_after: int | None = None,
+    checkpoints: Path | None = None,
+    name: str | None = None,
     progress: Progress = quiet,
 ) -> tuple[NextItemModel, Curves]:
     """Fit; with `validate` (higher is better) the best epoch's weights are kept."""
@@ -248,16 +285,12 @@ def train(
         batches,
         loss_of,
         params.loop,
-        name=params.encoder,
+        name=name or params.encoder,
         steps_per_epoch=batches.steps,
         stop_after=stop_after,
         validate=judged if validate is not None else None,
+        checkpoints=checkpoints,
         seed=params.seed,
         progress=progress,
     )
     return freeze(net, data), curves
-
-
-def shorter(params: NextItemParams, epochs: int) -> NextItemParams:
-    """The same with another length of the schedule."""
-    return replace(params, loop=replace(params.loop, epochs=epochs))

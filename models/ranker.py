@@ -34,6 +34,7 @@ class RankerParams:
     hidden: tuple[int, ...] = (64, 32)
     cross_rank: int = 16
     dropout: float = 0.1
+    l1: float = 0.0  # of the linear part and the crosses: switches features off
     batch: int = 128
     loop: LoopParams = field(default_factory=LoopParams)
     seed: int = 7
@@ -70,6 +71,7 @@ class RankerNet(nn.Module):
         super().__init__()
         self.register_buffer("mean_F", torch.zeros(n_features))
         self.register_buffer("scale_F", torch.zeros(n_features))
+        self.l1 = params.l1
         self.down = nn.Linear(n_features, params.cross_rank, bias=False)
         self.up = nn.Linear(params.cross_rank, n_features)
         layers: list[nn.Module] = []
@@ -109,7 +111,10 @@ def listwise_loss(net: nn.Module, batch: tuple[torch.Tensor, torch.Tensor, torch
     score_BK = net(x_BKF).masked_fill(~real_BK, -1e9)
     log_p_BK = torch.log_softmax(score_BK, dim=1)
     total_B = gain_BK.sum(1)
-    return -((gain_BK * log_p_BK).sum(1) / total_B.sqrt()).mean()
+    loss = -((gain_BK * log_p_BK).sum(1) / total_B.sqrt()).mean()
+    if isinstance(net, RankerNet) and net.l1:
+        loss = loss + net.l1 * (net.linear.weight.abs().sum() + net.down.weight.abs().sum())
+    return loss
 
 
 def train(

@@ -18,7 +18,7 @@ import numpy as np
 
 from models import calibration, ranker, sequence
 from models.calibration import Calibration
-from models.evaluation import Ints, Slice, Top, calibration_rows, lists_of, values_of
+from models.evaluation import Floats, Ints, Slice, Top, calibration_rows, lists_of, values_of
 from models.examples import ExampleParams, States, cuts_before, states_from_log, training_lists
 from models.history import UserState
 from models.homepage import HomepageModel
@@ -96,7 +96,7 @@ def train_sequences(
         return Sequences(None, None, Curves())
     earliest = times.earliest_cut(params.examples)
     early_log = log.before(earliest)
-    if sum(len(one) >= 2 for one in sequence.sequences(early_log)) < 2:
+    if (sequence.interactions(early_log).length_U >= 2).sum() < 2:
         return Sequences(None, None, Curves())
     early, curves = sequence.train(
         early_log,
@@ -145,6 +145,51 @@ def try_fusion(
     }
 
 
+@dataclass(frozen=True)
+class Tuning:
+    """What can be tried before the tune slice: lists to learn from, and users of the slice to be judged on."""
+
+    lists: Lists
+    knowledge: Knowledge
+    held: Slice
+
+    @classmethod
+    def prepare(
+        cls,
+        log: ActionLog,
+        items: ItemTable,
+        times: Times,
+        states: States,
+        early: SequenceModel | None,
+        params: TrainParams,
+        on_lists: Callable[[int, int], None] | None = None,
+    ) -> Tuning:
+        """Nothing after the tune slice is read."""
+        cuts = times.tune_cuts(params.examples)
+        lists = training_lists(
+            log, items, cuts, times.tune_cut_us, sequence=early, states=states, params=params.examples,
+            progress=on_lists,
+        )  # fmt: skip
+        knowledge = Knowledge.fit(log, items, times.tune_cut_us, early)
+        held = Slice.of(log, times.tune_cut_us, times.gate_cut_us, states, params.tune_users)
+        return cls(lists, knowledge, held)
+
+    def model(self, net: RankerNet) -> HomepageModel:
+        """As of the tune slice's cut, not calibrated yet."""
+        return HomepageModel(self.knowledge, net, Calibration(), self.held.cut_us)
+
+    def values(self, net: RankerNet) -> Floats:
+        """(N,) NDCG@10 of the held users."""
+        everything_I = np.ones(len(self.knowledge.items), dtype=bool)
+        model = self.model(net)
+        lists_NK = lists_of(self.held, lambda state, at: model.rank(state, at, everything_I, 300).index_C)
+        return values_of(self.held, *lists_NK)["ndcg@10"]
+
+    def value(self, net: RankerNet) -> float:
+        """Their mean; 0 where there is nobody."""
+        return float(self.values(net).mean()) if self.held.users else 0.0
+
+
 def tune(
     log: ActionLog,
     items: ItemTable,
@@ -157,22 +202,11 @@ def tune(
     on_lists: Callable[[int, int], None] | None = None,
 ) -> tuple[Curves, Calibration]:
     """Fit before the tune slice; the curves name the best epoch, the calibration comes from the same slice."""
-    cuts = times.tune_cuts(params.examples)
-    lists = training_lists(
-        log, items, cuts, times.tune_cut_us, sequence=early, states=states, params=params.examples, progress=on_lists
+    tuning = Tuning.prepare(log, items, times, states, early, params, on_lists)
+    net, curves = ranker.train(
+        tuning.lists, params.ranker, validate=tuning.value, checkpoints=checkpoints, progress=progress
     )
-    knowledge = Knowledge.fit(log, items, times.tune_cut_us, early)
-    everything_I = np.ones(len(items), dtype=bool)
-    held = Slice.of(log, times.tune_cut_us, times.gate_cut_us, states, params.tune_users)
-
-    def value(net: RankerNet) -> float:
-        model = HomepageModel(knowledge, net, Calibration(), times.tune_cut_us)
-        lists_NK = lists_of(held, lambda state, at: model.rank(state, at, everything_I, 300).index_C)
-        return float(values_of(held, *lists_NK)["ndcg@10"].mean()) if held.users else 0.0
-
-    net, curves = ranker.train(lists, params.ranker, validate=value, checkpoints=checkpoints, progress=progress)
-    tuned = HomepageModel(knowledge, net, Calibration(), times.tune_cut_us)
-    return curves, calibration.fit(*calibration_rows(held, tuned))
+    return curves, calibration.fit(*calibration_rows(tuning.held, tuning.model(net)))
 
 
 def refit(

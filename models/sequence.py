@@ -1,151 +1,61 @@
-"""The sequence network: SASRec with a sampled softmax over shared negatives.
+"""The sequence network of the main job: a shop's log as sequences, the next-item network over them, its file.
 
-Choices. The loss is the gain (one negative scores half as well as a sampled softmax); negatives are uniform and shared
-by the batch, so a step costs one matrix product. Right padding, so that positions count from the oldest kept action.
-Input and output item embeddings are one table. No user embedding: a user is their history.
-Source: Kang & McAuley, 2018 (SASRec); Klenitskiy & Vasilev, 2023 (the loss).
-Shapes: B sequences, T steps, D embedding, I items, M negatives.
+Choices. The network, its encoders and losses are those of the benchmark (next_item.py, encoders/): `train.sequence.
+encoder` in params.yaml names one. Repeats in a row are one step. No user embedding: a user is their history. An item
+that training never held gets the mean score: content and counting speak for it.
+Shapes: B sequences, T steps, D embedding, I items.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
-from models import checkpoint
+from models import checkpoint, next_item
 from models.history import TYPE_WEIGHT, UserState
+from models.interactions import Interactions
 from models.log import ActionLog
-from models.training import Curves, LoopParams, Progress, fit, quiet
+from models.next_item import NextItemModel, NextItemNet, NextItemParams
+from models.training import Curves, LoopParams, Progress, quiet
 
 Ints = npt.NDArray[np.int64]
 Floats32 = npt.NDArray[np.float32]
+MOST_USERS = 2000  # to stop early on
 
 
 @dataclass(frozen=True)
-class SequenceParams:
-    """Size and training of the network."""
+class SequenceParams(NextItemParams):
+    """The same fields, with the main job's defaults."""
 
     dim: int = 48
-    blocks: int = 2
-    heads: int = 2
-    steps: int = 50
     dropout: float = 0.2
     negatives: int = 512
     batch: int = 64
     max_windows: int = 40_000
     loop: LoopParams = field(default_factory=lambda: LoopParams(epochs=5, learning_rate=2e-3, weight_decay=1e-5))
-    seed: int = 11
 
 
-class Block(nn.Module):
-    """Causal self-attention and a feed-forward layer, both with pre-normalisation and a residual."""
-
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm_attention, self.norm_forward = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-        self.forward_net = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
-        """(B, T, D) -> (B, T, D); step t sees the steps up to t."""
-        size = x_BTD.shape
-        q, k, v = (
-            part.view(size[0], size[1], self.heads, -1).transpose(1, 2)
-            for part in self.qkv(self.norm_attention(x_BTD)).chunk(3, dim=-1)
-        )
-        seen = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x_BTD = x_BTD + self.dropout(self.out(seen.transpose(1, 2).reshape(size)))
-        forwarded: torch.Tensor = x_BTD + self.dropout(self.forward_net(self.norm_forward(x_BTD)))
-        return forwarded
-
-
-class SequenceNet(nn.Module):
-    """(B, T) item indices, padded with I -> (B, T, D) states; a score is a product with the item table."""
-
-    def __init__(self, n_items: int, params: SequenceParams) -> None:
-        super().__init__()
-        self.n_items, self.params = n_items, params
-        self.item = nn.Embedding(n_items + 1, params.dim, padding_idx=n_items)
-        self.position = nn.Embedding(params.steps, params.dim)
-        self.blocks = nn.ModuleList(Block(params.dim, params.heads, params.dropout) for _ in range(params.blocks))
-        self.norm = nn.LayerNorm(params.dim)
-        self.dropout = nn.Dropout(params.dropout)
-        nn.init.normal_(self.item.weight, std=0.05)
-        nn.init.normal_(self.position.weight, std=0.02)
-
-    def forward(self, item_BT: torch.Tensor) -> torch.Tensor:
-        """(B, T) -> (B, T, D)."""
-        steps = torch.arange(item_BT.shape[1])
-        x_BTD = self.dropout(self.item(item_BT) * math.sqrt(self.params.dim) + self.position(steps))
-        for block in self.blocks:
-            x_BTD = block(x_BTD)
-        states: torch.Tensor = self.norm(x_BTD)
-        return states
-
-
-class Windows(NamedTuple):
-    """Training windows: (N, T) inputs and (N, T) next items, both padded with I."""
-
-    input_NT: torch.Tensor
-    target_NT: torch.Tensor
-
-
-def sequences(log: ActionLog) -> list[Ints]:
-    """The items of each known user in order of time, repeats in a row once."""
+def interactions(log: ActionLog) -> Interactions:
+    """The known users' items in order of time (seconds), repeats in a row once."""
     known = np.flatnonzero(~log.is_guest)
     order = known[np.lexsort((known, log.time_us[known], log.user[known]))]
     owner, item = log.user[order], log.item[order]
-    repeat = np.zeros(order.size, dtype=bool)
-    repeat[1:] = (owner[1:] == owner[:-1]) & (item[1:] == item[:-1])
-    owner, item = owner[~repeat], item[~repeat]
-    return np.split(item, np.flatnonzero(np.diff(owner)) + 1) if item.size else []
-
-
-def windows(all_sequences: list[Ints], n_items: int, params: SequenceParams) -> Windows:
-    """Cut sequences into windows of T steps from their end; the newest windows are kept where there are too many."""
-    rows: list[Ints] = []
-    for sequence in all_sequences:
-        end = sequence.size
-        while end >= 2:
-            rows.append(sequence[max(0, end - params.steps - 1) : end])
-            end -= params.steps
-    rows = rows[-params.max_windows :]
-    both = np.full((2, len(rows), params.steps), n_items, dtype=np.int64)
-    for at, row in enumerate(rows):
-        both[0, at, : row.size - 1], both[1, at, : row.size - 1] = row[:-1], row[1:]
-    return Windows(torch.from_numpy(both[0]), torch.from_numpy(both[1]))
-
-
-def sampled_softmax(net: nn.Module, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Cross-entropy of the next item against M shared negatives; a negative that is the target is masked."""
-    assert isinstance(net, SequenceNet)  # noqa: S101 - narrows the type
-    input_BT, target_BT, negative_M = batch
-    real = target_BT != net.n_items
-    state_ND, target_N = net(input_BT)[real], target_BT[real]
-    positive_N = (state_ND * net.item(target_N)).sum(-1)
-    negative_NM = state_ND @ net.item(negative_M).T
-    negative_NM = negative_NM.masked_fill(target_N[:, None] == negative_M[None, :], -1e9)
-    # M of I - 1 other items were drawn: the correction makes the sum an estimate of the full one.
-    lift = math.log(max(net.n_items - 1, 1) / negative_M.numel())
-    logits = torch.cat([positive_N[:, None], negative_NM + lift], dim=1)
-    return nn.functional.cross_entropy(logits, torch.zeros(logits.shape[0], dtype=torch.long))
+    keep = np.ones(order.size, dtype=bool)
+    keep[1:] = (owner[1:] != owner[:-1]) | (item[1:] != item[:-1])
+    return Interactions.of_rows(owner[keep], item[keep], log.time_us[order][keep] // 1_000_000, log.n_items)
 
 
 @dataclass(frozen=True)
 class SequenceModel:
     """A trained network that scores every item for a history."""
 
-    net: SequenceNet
+    net: NextItemNet
 
     def scores(self, state: UserState, n_items: int) -> Floats32:
         """(I,) logits; items newer than the network get the mean, a stranger gets zeros."""
@@ -156,8 +66,9 @@ class SequenceModel:
         if recent.size == 0:
             return scores
         with torch.inference_mode():
-            state_D = self.net(torch.from_numpy(recent)[None, :])[0, -1]
-            logits = (self.net.item.weight[:known] @ state_D).numpy()
+            table_ID = self.net.table()
+            state_D = self.net(torch.from_numpy(recent)[None, :], table_ID)[0, -1]
+            logits = (table_ID[:known] @ state_D).numpy()
         scores[:known] = logits
         scores[known:] = logits.mean()
         return scores
@@ -179,11 +90,11 @@ def load_model(directory: Path) -> SequenceModel | None:
     return SequenceModel(net.eval())
 
 
-def make_net(config: Mapping[str, Any]) -> SequenceNet:
+def make_net(config: Mapping[str, Any]) -> NextItemNet:
     """An untrained network of this size."""
     told = dict(config)
     n_items = told.pop("n_items")
-    return SequenceNet(n_items, SequenceParams(**(told | {"loop": LoopParams(**told["loop"])})))
+    return NextItemNet(n_items, SequenceParams(**(told | {"loop": LoopParams(**told["loop"])})))
 
 
 def train(
@@ -196,64 +107,39 @@ def train(
     progress: Progress = quiet,
 ) -> tuple[SequenceModel, Curves]:
     """Fit on the log's rows; with `validate_on` (later rows of the same users) stop early on next-item NDCG@10."""
-    torch.manual_seed(params.seed)
-    net = SequenceNet(log.n_items, params)
-    data = windows(sequences(log), log.n_items, params)
-    steps = math.ceil(len(data.input_NT) / params.batch)
-
-    def batches(epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        rng = np.random.default_rng([params.seed, epoch])
-        order = rng.permutation(len(data.input_NT))
-        for start in range(0, order.size, params.batch):
-            rows = torch.from_numpy(order[start : start + params.batch])
-            negatives = rng.choice(log.n_items, size=min(params.negatives, log.n_items), replace=False)
-            yield data.input_NT[rows], data.target_NT[rows], torch.from_numpy(negatives)
-
-    curves = fit(
-        net,
-        batches,
-        sampled_softmax,
-        params.loop,
-        name="sequence",
-        steps_per_epoch=steps,
+    data = interactions(log)
+    model, curves = next_item.train(
+        data,
+        params,
+        validate=None if validate_on is None else NextItemNdcg(log, validate_on),
         stop_after=stop_after,
-        validate=None if validate_on is None else NextItemNdcg(log, validate_on, params),
         checkpoints=checkpoints,
-        seed=params.seed,
+        name="sequence",
         progress=progress,
     )
-    return SequenceModel(net), curves
+    return SequenceModel(model.net), curves
 
 
 class NextItemNdcg:
-    """NDCG@10 of each user's first later item, over all items; users with a history only, at most 2,000."""
+    """NDCG@10 of each user's first later item, over all items, ties by mid-rank; users with a history only."""
 
-    def __init__(self, log: ActionLog, later: ActionLog, params: SequenceParams) -> None:
-        known = ~log.is_guest
-        owners = np.unique(log.user[known])
-        by_user = dict(zip(owners.tolist(), sequences(log), strict=True))
+    def __init__(self, log: ActionLog, later: ActionLog) -> None:
+        data = interactions(log)
+        owners = np.unique(log.user[~log.is_guest])
         fresh = ~later.is_guest
         user, first = np.unique(later.user[fresh], return_index=True)
-        pairs = [(int(u), int(later.item[fresh][at])) for u, at in zip(user, first, strict=True) if int(u) in by_user]
-        pairs = pairs[:2000]
-        self.target_N = torch.tensor([item for _, item in pairs], dtype=torch.long)
-        self.input_NT = torch.full((len(pairs), params.steps), log.n_items, dtype=torch.long)
-        self.last_N = torch.zeros(len(pairs), dtype=torch.long)
-        for at, (owner, _) in enumerate(pairs):
-            recent = by_user[owner][-params.steps :]
-            self.input_NT[at, : recent.size] = torch.from_numpy(recent)
-            self.last_N[at] = recent.size - 1
+        _, at_known, at_fresh = np.intersect1d(owners, user, return_indices=True)
+        self.asked = data.users(at_known[:MOST_USERS])
+        self.target_N = later.item[fresh][first[at_fresh[:MOST_USERS]]]
 
-    def __call__(self, net: nn.Module) -> float:
+    def __call__(self, model: NextItemModel) -> float:
         """Mean over users; 0 where there is none."""
-        assert isinstance(net, SequenceNet)  # noqa: S101 - narrows the type
-        gains: list[torch.Tensor] = []
-        with torch.inference_mode():
-            for start in range(0, len(self.target_N), 256):
-                rows = torch.arange(start, min(start + 256, len(self.target_N)))
-                state_ND = net(self.input_NT[rows])[torch.arange(len(rows)), self.last_N[rows]]
-                score_NI = state_ND @ net.item.weight[: net.n_items].T
-                own_N = score_NI.gather(1, self.target_N[rows][:, None])
-                rank_N = (score_NI > own_N).sum(1) + (score_NI == own_N).sum(1) * 0.5 + 0.5
-                gains.append(torch.where(rank_N <= 10, 1 / torch.log2(rank_N + 1), torch.zeros(())))
-        return float(torch.cat(gains).mean()) if gains else 0.0
+        gains = [np.zeros(0)]
+        for start in range(0, len(self.asked), 256):
+            at = np.arange(start, min(start + 256, len(self.asked)))
+            score_BI = model.scores(self.asked.users(at))
+            own_B1 = score_BI[np.arange(at.size), self.target_N[at]][:, None]
+            rank_B = (score_BI > own_B1).sum(1) + (score_BI == own_B1).sum(1) * 0.5 + 0.5
+            gains.append(np.where(rank_B <= 10, 1 / np.log2(rank_B + 1), 0.0))
+        values_N = np.concatenate(gains)
+        return float(values_N.mean()) if values_N.size else 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 from features.errors import ArtifactError
 from features.history import History, history_row
 from features.schema import Events, Items
+from features.split import SplitParams, make_windows
 from flows import config
 from flows.paths import Artifacts, Home
 from models import checkpoint
@@ -70,6 +72,14 @@ def times() -> Times:
     """The windows that the history stage chose."""
     told = read_json(A.features / "windows.json")
     return Times(told["start_us"], told["tune_cut_us"], told["gate_cut_us"], told["end_us"])
+
+
+def choose_times(actions: ActionLog, split: SplitParams) -> Times:
+    """The windows of a log. A cut lies a gap before its slice: histories end there, labels begin with the slice."""
+    first, last = (datetime.fromtimestamp(int(at) / 1e6, UTC) for at in actions.time_us[[0, -1]])
+    windows = make_windows(first, last, split)
+    moments = (windows.train.start, windows.train.end, windows.tune.end, windows.gate.end)
+    return Times(*(round(moment.timestamp() * 1e6) for moment in moments))
 
 
 def states(actions: ActionLog, table: ItemTable) -> States:

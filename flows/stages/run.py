@@ -20,7 +20,6 @@ from features.history import History, user_history, write_history
 from features.importers import import_data
 from features.integrity import write_manifest
 from features.schema import Users
-from features.split import make_windows
 from features.validation import ReferenceProfile, raise_if_critical
 from flows.paths import CHAMPION_INPUT, Artifacts
 from flows.stages import load
@@ -28,7 +27,6 @@ from flows.stages.judging import evaluate, gate
 from flows.stages.packaging import package
 from flows.stages.training import train_ranker, train_sequence
 from models.examples import next_visits
-from models.recipe import Times
 
 A = Artifacts()
 
@@ -91,11 +89,7 @@ def build_history() -> None:
     settings = load.params()
     table = load.items()
     actions = load.log(table)
-    first, last = (datetime.fromtimestamp(int(at) / 1e6, UTC) for at in actions.time_us[[0, -1]])
-    windows = make_windows(first, last, settings.split)
-    # A cut lies a gap before its slice: histories end there, labels begin with the slice.
-    moments = (windows.train.start, windows.train.end, windows.tune.end, windows.gate.end)
-    times = Times(*(round(moment.timestamp() * 1e6) for moment in moments))
+    times = load.choose_times(actions, settings.split)
     A.features.mkdir(parents=True, exist_ok=True)
     load.write_json(A.features / "windows.json", dataclasses.asdict(times))
     examples = settings.train.examples

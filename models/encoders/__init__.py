@@ -2,7 +2,8 @@
 
 Choices. One contract: (B, T, D) right-padded -> (B, T, D), step t sees the steps up to t and nothing later, so every
 encoder learns from all its prefixes at once and is scored by its last real step. Sizes come from the same parameters.
-Source: Covington et al., 2016 (mlp); Tang & Wang, 2018 (cnn); Hidasi et al., 2016 (gru); Kang & McAuley, 2018.
+Source: Covington et al., 2016 (mlp); Tang & Wang, 2018 (cnn); Hidasi et al., 2016 (gru); Kang & McAuley, 2018
+(transformer); Borisyuk et al., 2024 (ligr: the same with gates on both residuals).
 Shapes: B sequences, T steps, D embedding.
 """
 
@@ -13,8 +14,6 @@ from typing import Protocol
 
 import torch
 from torch import nn
-
-from models.sequence import Block
 
 
 class Size(Protocol):
@@ -87,12 +86,39 @@ class Recurrent(nn.Module):
         return result
 
 
-class Transformer(nn.Module):
-    """`transformer`: causal self-attention blocks (SASRec)."""
+class Block(nn.Module):
+    """Causal self-attention and a feed-forward layer, both with pre-normalisation and a residual, gated or not."""
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, dim: int, heads: int, dropout: float, gated: bool = False) -> None:
         super().__init__()
-        self.blocks = nn.Sequential(*(Block(size.dim, size.heads, size.dropout) for _ in range(size.blocks)))
+        self.heads = heads
+        self.norm_attention, self.norm_forward = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.forward_net = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
+        self.dropout = nn.Dropout(dropout)
+        self.gates = nn.ModuleList(nn.Linear(dim, dim) for _ in range(2 if gated else 0))
+
+    def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
+        """(B, T, D) -> (B, T, D); step t sees the steps up to t."""
+        size = x_BTD.shape
+        q, k, v = (
+            part.view(size[0], size[1], self.heads, -1).transpose(1, 2)
+            for part in self.qkv(self.norm_attention(x_BTD)).chunk(3, dim=-1)
+        )
+        seen = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x_BTD = x_BTD + self._gated(0, x_BTD, self.dropout(self.out(seen.transpose(1, 2).reshape(size))))
+        return x_BTD + self._gated(1, x_BTD, self.dropout(self.forward_net(self.norm_forward(x_BTD))))
+
+    def _gated(self, at: int, x_BTD: torch.Tensor, change_BTD: torch.Tensor) -> torch.Tensor:
+        return change_BTD * torch.sigmoid(self.gates[at](x_BTD)) if len(self.gates) else change_BTD
+
+
+class Transformer(nn.Module):
+    """`transformer`, `ligr`: causal self-attention blocks (SASRec), the second with gates."""
+
+    def __init__(self, size: Size, gated: bool = False) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*(Block(size.dim, size.heads, size.dropout, gated) for _ in range(size.blocks)))
 
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
         """(B, T, D) -> (B, T, D)."""
@@ -107,4 +133,5 @@ ENCODERS: dict[str, Callable[[Size], nn.Module]] = {
     "gru": lambda size: Recurrent(size, nn.GRU),
     "lstm": lambda size: Recurrent(size, nn.LSTM),
     "transformer": Transformer,
+    "ligr": lambda size: Transformer(size, gated=True),
 }
