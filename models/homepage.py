@@ -31,10 +31,11 @@ from models.items import ItemRow, ItemTable
 from models.log import ActionLog
 from models.ranker import RankerNet, RankerParams, contributions, scores, train
 from models.retrieval import RetrievalParams
-from models.signals import Knowledge, candidates, read
+from models.signals import Knowledge, Reading, candidates, read
 from models.training import LoopParams
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 Floats32 = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 
@@ -49,6 +50,7 @@ class Ranking:
     score_C: Floats32  # logits of the ranker: any real number
     p_click_C: Floats32  # calibrated, 0 < p < 1, as if in the first slot
     source_C: tuple[str, ...]
+    reading: Reading | None = None  # what the history says of every item, where it was read
 
 
 @dataclass(frozen=True)
@@ -105,24 +107,43 @@ class HomepageModel:
         items = self.items.merge(rows)
         return replace(self, knowledge=self.knowledge.extended(items, now_us or self.trained_until_us))
 
-    def rank(self, state: UserState, as_of_us: int, eligible_I: Bools, n: int = 500) -> Ranking:
-        """The best n candidates among the eligible items, best first; ties go to the lower item."""
+    def rank(
+        self,
+        state: UserState,
+        as_of_us: int,
+        eligible_I: Bools,
+        n: int = 500,
+        also: Mapping[str, Ints] | None = None,
+    ) -> Ranking:
+        """The best n candidates among the eligible items, best first; ties go to the lower item.
+
+        `also` names candidates of other sources, which must be eligible.
+        """
         reading = read(state, self.knowledge, as_of_us)
-        index_C, source_C = candidates(state, reading, self.knowledge, eligible_I, self.retrieval)
+        index_C, source_C = candidates(state, reading, self.knowledge, eligible_I, self.retrieval, also)
         x_CF = features(state, reading, self.knowledge, as_of_us, index_C)
         score_C = scores(self.ranker, x_CF)
         best = np.lexsort((index_C, -score_C))[:n]
-        return self._ranking(index_C[best], score_C[best], tuple(source_C[at] for at in best))
+        return self._ranking(index_C[best], score_C[best], tuple(source_C[at] for at in best), reading)
 
     def score_items(self, state: UserState, as_of_us: int, index_C: Ints) -> Ranking:
         """Scores of given items, in the given order."""
         if index_C.size == 0:
             return self._ranking(index_C, np.zeros(0, dtype=np.float32), ())
-        x_CF = features(state, read(state, self.knowledge, as_of_us), self.knowledge, as_of_us, index_C)
-        return self._ranking(index_C, scores(self.ranker, x_CF), ("given",) * index_C.size)
+        reading = read(state, self.knowledge, as_of_us)
+        x_CF = features(state, reading, self.knowledge, as_of_us, index_C)
+        return self._ranking(index_C, scores(self.ranker, x_CF), ("given",) * index_C.size, reading)
 
-    def _ranking(self, index_C: Ints, score_C: Floats32, source_C: tuple[str, ...]) -> Ranking:
-        return Ranking(index_C, score_C, self.calibration.probability(score_C), source_C)
+    def _ranking(
+        self, index_C: Ints, score_C: Floats32, source_C: tuple[str, ...], reading: Reading | None = None
+    ) -> Ranking:
+        return Ranking(index_C, score_C, self.calibration.probability(score_C), source_C, reading)
+
+    def moved(self, sums: Mapping[tuple[str, float], Floats], last_us_I: Ints, now_us: int) -> HomepageModel:
+        """The same model with item statistics as of now: aged, and with live counts (`sums`, see statistics)."""
+        days = max(0.0, (self.as_of(now_us) - self.knowledge.statistics.cut_us) / DAY_US)
+        statistics = self.knowledge.statistics.moved(sums, last_us_I, now_us, days)
+        return replace(self, knowledge=replace(self.knowledge, statistics=statistics))
 
     def because(self, state: UserState, item: int, as_of_us: int, k: int = 3) -> list[Cause]:
         """The history items with the largest exact terms in the counting scores; empty for a stranger."""

@@ -8,6 +8,7 @@ Shapes: I items, C candidates, P history pairs, E content dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -153,9 +154,14 @@ def _shares(items: ItemTable, state: UserState, weight_P: Floats) -> dict[str, F
 
 
 def candidates(
-    state: UserState, reading: Reading, knowledge: Knowledge, eligible_I: Bools, params: RetrievalParams
+    state: UserState,
+    reading: Reading,
+    knowledge: Knowledge,
+    eligible_I: Bools,
+    params: RetrievalParams,
+    also: Mapping[str, Ints] | None = None,
 ) -> tuple[Ints, tuple[str, ...]]:
-    """(C,) candidate items in ascending order and the source of each."""
+    """(C,) candidate items in ascending order and the source of each; `also` adds sources that know of other things."""
     popular_I = knowledge.statistics.values["popularity_14d"]
     season_I = np.sqrt(popular_I + 0.05)
     sources = {"own": own_items(state, params.own, eligible_I)}
@@ -171,4 +177,4 @@ def candidates(
     sources["popular"] = strongest(popular_I + 1e-9, params.popular, eligible_I)
     young_I = 1.0 / (1.0 + knowledge.statistics.values["age"])
     sources["new"] = strongest(young_I, params.new, eligible_I)
-    return unite(sources)
+    return unite({**sources, **(also or {})})

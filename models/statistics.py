@@ -8,6 +8,7 @@ Shapes: I items.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from models.items import ItemTable
 from models.log import ActionLog
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 HALF_LIVES_DAYS = (1.0, 3.0, 7.0, 14.0, 30.0, 90.0)
 LONG_AGO_DAYS = 400.0
@@ -70,6 +72,27 @@ class ItemStatistics:
         grown["repeat_rate"][-added:] = REPEAT_PRIOR[0] / REPEAT_PRIOR[1]
         grown["log_price"][-added:] = _log_price(items)[-added:]
         return ItemStatistics(grown, self.cut_us)
+
+    def moved(
+        self, sums: Mapping[tuple[str, float], Floats], last_us_I: Ints, now_us: int, days: float
+    ) -> ItemStatistics:
+        """As of `days` later with live counts: `sums` is (I,) by (kind, half-life), weighed as in `fit`, as of now.
+
+        `last_us_I` is the last live event of an item, 0 for none.
+        """
+        values = dict(self.values)
+        for (kind, half), live_I in sums.items():
+            name = f"{kind}_{half:g}d"
+            values[name] = np.log1p(np.expm1(values[name]) * 2.0 ** (-days / half) + live_I)
+        longest = sums[("popularity", HALF_LIVES_DAYS[-1])]
+        values["popularity_all"] = np.log1p(np.expm1(values["popularity_all"]) + longest)
+        values["trend_7_30"] = values["popularity_7d"] - values["popularity_30d"]
+        values["trend_30_90"] = values["popularity_30d"] - values["popularity_90d"]
+        older = {name: np.minimum(np.expm1(values[name]) + days, LONG_AGO_DAYS) for name in ("age", "idle")}
+        since = np.clip((now_us - last_us_I) / DAY_US, 0.0, LONG_AGO_DAYS)
+        values["age"] = np.log1p(older["age"])
+        values["idle"] = np.log1p(np.where(last_us_I > 0, np.minimum(since, older["idle"]), older["idle"]))
+        return ItemStatistics(values, self.cut_us)
 
 
 def _first_of_session(log: ActionLog) -> npt.NDArray[np.bool_]:

@@ -77,6 +77,7 @@ def homepage(runtime: Runtime, request: HomepageRequest, now_us: int) -> Json:
         policy=page.policy,
         fallback=fallback,
         candidate_count=page.candidate_count,
+        live=explanations.keep_signals(page.signal_SF, now.learned.weights_F),
     )
     request_id = _log_slate(runtime, (request.user_id, request.session_id), now_us, slate)
     if fallback:
@@ -144,8 +145,8 @@ def find(runtime: Runtime, request: SearchRequest, now_us: int) -> Json:
     keep_C = now.available_I[index_C] & ~now.composer.rules.excluded_I[index_C]
     index_C, relevance_C = index_C[keep_C], relevance_C[keep_C]
     score_C = relevance_C
-    if now.model is not None and index_C.size:
-        person_C = np.asarray(now.model.score_items(state, now.model.as_of(now_us), index_C).score_C, dtype=np.float64)
+    if index_C.size:
+        person_C, _ = recommender.score_items(now, state, index_C, now_us)
         score_C = search.personal_order(relevance_C, utilities(person_C), now.params.search_weight)
     order = np.argsort(-score_C, kind="stable")[: request.limit]
     results = [
@@ -167,10 +168,10 @@ def place_ads(runtime: Runtime, request: AdsRequest, now_us: int) -> Json:
     places = {ad.item_id: now.items.index.get(ad.item_id) for ad in request.ads}
     shown = {item: at for item, at in places.items() if at is not None and now.available_I[at]}
     index_C = np.fromiter(shown.values(), dtype=np.int64, count=len(shown))
-    chance_C = np.full(index_C.size, 0.01)
-    if now.model is not None and index_C.size:
-        ranked = now.model.score_items(state, now.model.as_of(now_us), index_C)
-        chance_C = np.clip(np.asarray(ranked.p_click_C, dtype=np.float64), 1e-9, 1.0)
+    score_C, ranked = recommender.score_items(now, state, index_C, now_us)
+    # Calibrated on the model's own score; without a model the live score takes its place under the default curve.
+    p_click_C = ranked.p_click_C if now.ranks else now.model.calibration.probability(score_C)
+    chance_C = np.clip(np.asarray(p_click_C, dtype=np.float64), 1e-9, 1.0)
     chances = dict(zip(shown, chance_C.tolist(), strict=True))
     placed = ads.auction(request.ads, chances, request.slots, now.params.ads)
     placements = [vars(placement) for placement in placed]
@@ -234,7 +235,7 @@ def put_items(runtime: Runtime, request: ItemsRequest, now_us: int) -> Json:
 def model_info(runtime: Runtime) -> Json:
     """GET /v1/model."""
     now = _ready(runtime)
-    told = dict(now.model.manifest) if now.model else {}
+    told = dict(now.model.manifest) if now.ranks else {}
     return {
         "model_version": now.version,
         "trained_from": _when(told.get("trained_from")),

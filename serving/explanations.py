@@ -14,6 +14,8 @@ import numpy as np
 
 from models.history import UserState
 from models.homepage import HomepageModel
+from models.live_signals import NAMES
+from models.policy import FloatArray
 from serving.recommender import touched
 
 
@@ -32,6 +34,25 @@ def keep_state(state: UserState, item_ids: Sequence[str]) -> dict[str, Any]:
         "sessions": state.n_sessions,
         "since": state.first_us,
     }
+
+
+def keep_signals(signal_SF: FloatArray, weights_F: FloatArray) -> dict[str, Any]:
+    """The live signals of each slot as they were used, and their weights."""
+    return {"x": signal_SF.astype(np.float32).round(4).tolist(), "weights": weights_F.round(4).tolist()}
+
+
+def live_parts(slate: dict[str, Any], item_id: str) -> list[dict[str, Any]]:
+    """What each live signal added to a slot's score; signals that said nothing are left out."""
+    live = slate.get("live") or {"x": []}
+    place = next((at for at, slot in enumerate(slate["slots"]) if slot[2] == item_id), len(live["x"]))
+    if place >= len(live["x"]):
+        return []
+    rows = zip(NAMES, live["x"][place], live["weights"], strict=False)
+    return [
+        {"name": f"live_{name}", "value": value, "contribution": value * weight}
+        for name, value, weight in rows
+        if name != "model" and value
+    ]
 
 
 def read_state(kept: dict[str, Any], index: dict[str, int]) -> UserState:
@@ -76,4 +97,5 @@ def explain(model: HomepageModel | None, slate: dict[str, Any], item_id: str, se
         for part in model.contributions(state, at, as_of):
             value, share = (float(np.nan_to_num(number)) for number in (part.value, part.contribution))
             features.append({"name": part.name, "value": value, "contribution": share})
+    features += live_parts(slate, item_id)
     return {"item_id": item_id, "score": slot[3], "because": because, "features": features}

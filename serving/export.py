@@ -25,13 +25,14 @@ from features.schema import Events, Items, Slates, arrow_schema
 from features.tables import TableWriter, read_table, scan, table_files
 from models.homepage import HomepageModel
 from models.items import ItemRow, ItemTable
+from models.live_signals import NAMES
 from serving.catalogue import Patch, patched
+from serving.champion import CHAMPION
 from serving.erasure import Erased
 from serving.event_log import EXPORTED, EventLog
-from serving.runtime import CHAMPION
 
 BATCH = 20_000
-EXTRA, POSTED_REQUEST_ID, STATE = "extra", "posted_request_id", "state"
+EXTRA, POSTED_REQUEST_ID, STATE, SIGNALS = "extra", "posted_request_id", "state", "signals"
 EVENT_NAMES = frozenset(column.name for column in Events.COLUMNS)
 TEXT = pa.string()
 
@@ -154,7 +155,7 @@ def _event(row: dict[str, Any], verified: bool) -> dict[str, Any]:
 
 
 def _slates(path: Path, before_us: int) -> Iterator[pa.Table]:
-    schema = arrow_schema(Slates.COLUMNS).append(pa.field(STATE, TEXT))
+    schema = arrow_schema(Slates.COLUMNS).append(pa.field(STATE, TEXT)).append(pa.field(SIGNALS, TEXT))
     sql = "SELECT request_id, served_us, user_id, session_id, slate FROM slates WHERE served_us < ? ORDER BY served_us"
     for rows in _read(path, sql, (before_us,)):
         found = [slot for row in rows for slot in _slots(*row)]
@@ -164,8 +165,9 @@ def _slates(path: Path, before_us: int) -> Iterator[pa.Table]:
 def _slots(
     request_id: str, served_us: int, user_id: str | None, session_id: str, text: str
 ) -> Iterator[dict[str, Any]]:
-    """One row a slot; the person's state as the ranker saw it goes with the first slot."""
+    """One row a slot, with its live signals as they were used; the person's state goes with the first slot."""
     slate = json.loads(text)
+    used = slate.get("live", {}).get("x", [])
     state = json.dumps(slate["state"]) if slate["state"] else None
     for number, (module, position, item, score, propensity, explored, sponsored) in enumerate(slate["slots"]):
         yield {
@@ -187,6 +189,7 @@ def _slots(
             Slates.FALLBACK: slate.get("fallback"),
             Slates.SPONSORED: sponsored,
             STATE: state if number == 0 else None,
+            SIGNALS: json.dumps(dict(zip(NAMES, used[number], strict=False))) if number < len(used) else None,
         }
 
 

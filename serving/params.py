@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from features.errors import UsageError
+from models.live import LearningParams
 from models.page import PageParams
 from models.policy.plackett_luce import PlackettLuceParams
 
@@ -47,6 +48,7 @@ class ServingParams:
     refresh_s: float = 0.25  # how often a worker looks for changed items
     explanation_hours: float = 24.0
     ads: AdsParams = field(default_factory=AdsParams)
+    learning: LearningParams = field(default_factory=LearningParams)
 
 
 @dataclass(frozen=True)
@@ -111,11 +113,12 @@ def load_settings(model_dir: Path) -> ServingParams:
 
 
 def settings(values: Mapping[str, Any], source: str = "params.yaml: serving") -> ServingParams:
-    """Settings from plain values; `ads` may be a mapping of its own."""
+    """Settings from plain values; `ads` and `learning` may be mappings of their own."""
     given = dict(values)
     try:
         ads = replace(AdsParams(), **given.pop("ads", {}))
-        return replace(ServingParams(ads=ads), **given)
+        learning = replace(LearningParams(), **given.pop("learning", {}))
+        return replace(ServingParams(ads=ads, learning=learning), **given)
     except TypeError as error:
         known = ", ".join(one.name for one in fields(ServingParams))
         raise UsageError(f"{source}: {error}; known are {known}") from error

@@ -11,14 +11,16 @@ Legend: I items, C candidates of the ranking.
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from models.history import PURCHASE, TYPE_CODE, TYPE_WEIGHT, Action, UserState
-from models.homepage import HomepageModel
+from models.homepage import Ranking
+from models.live_signals import NAMES, signals, sources
 from models.page import FILLER, PlacedSlot, Pool
 from models.policy import BoolArray, FloatArray, IntArray
 from serving.snapshot import Snapshot
@@ -28,11 +30,14 @@ NEW_DAYS = 30
 NEAR = 60  # neighbours of a viewed item, and popular items, that a module may hold
 KEPT_NEAR = 20_000  # items whose neighbours a snapshot remembers
 MAX_TITLE = 60
+EVERY = 1_000_000  # the model's own order is one signal of several: nothing is cut by it
+NO_SIGNALS = np.empty((0, len(NAMES)))
 REASONS = {
     "buy_again": "You bought this before",
     "trending": "Popular right now",
     "new": "New in the shop",
 }
+WORTH = 0.5  # a module that earns less than this share of what its places would is left out
 PERSONAL = ("because_you_viewed", "buy_again")
 LOOKED_AT = np.array([TYPE_CODE[name] for name in ("view", "click", "add_to_cart")])
 
@@ -50,15 +55,17 @@ class Page:
     hits: Counter[str]
     sources: Counter[str]
     reasons: dict[str, str]  # by module
+    signal_SF: FloatArray  # by slot, what its score was made of
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Scored candidates, best first."""
+    """Scored candidates, best first; `signal_CF` is what their scores were made of, empty where the model failed."""
 
     index_C: IntArray
     score_C: FloatArray
     source_C: Sequence[str]
+    signal_CF: FloatArray
     fallback: str | None
 
 
@@ -73,30 +80,57 @@ def eligible(snapshot: Snapshot, exclude: Sequence[str], state: UserState, now_u
     return eligible_I
 
 
+def score(snapshot: Snapshot, state: UserState, found: Ranking) -> tuple[FloatArray, FloatArray]:
+    """(C,) final scores of what the model ranked, and (C, F) the signals that they weigh."""
+    assert found.reading is not None  # noqa: S101 - the model reads for every ranking that has items
+    new_I = snapshot.items.listed_at_I > snapshot.new_after_us
+    model_C = np.asarray(found.score_C, dtype=np.float64)
+    signal_CF = signals(snapshot.learned, state, found.reading, snapshot.items, new_I, found.index_C, model_C)
+    return signal_CF @ snapshot.learned.weights_F, signal_CF
+
+
+def score_items(snapshot: Snapshot, state: UserState, index_C: IntArray, now_us: int) -> tuple[FloatArray, Ranking]:
+    """(C,) final scores of given items, in their order, and the model's own view of them."""
+    ranked = snapshot.model.score_items(state, snapshot.model.as_of(now_us), index_C)
+    return (score(snapshot, state, ranked)[0] if index_C.size else np.empty(0)), ranked
+
+
+def _rank(snapshot: Snapshot, state: UserState, open_I: BoolArray, now_us: int, n: int) -> Candidates:
+    """The best n of all sources by the final score."""
+    model, new_I = snapshot.model, snapshot.items.listed_at_I > snapshot.new_after_us
+    if not open_I.any():
+        return Candidates(np.empty(0, dtype=np.int64), np.empty(0), [], NO_SIGNALS, None)
+    found = model.rank(state, model.as_of(now_us), open_I, EVERY, sources(snapshot.learned, state, open_I, new_I))
+    score_C, signal_CF = score(snapshot, state, found) if found.index_C.size else (np.empty(0), NO_SIGNALS)
+    best = np.argsort(-score_C, kind="stable")[:n]
+    source_C = [found.source_C[at] for at in best.tolist()]
+    return Candidates(found.index_C[best], score_C[best], source_C, signal_CF[best], None)
+
+
 def candidates(snapshot: Snapshot, state: UserState, eligible_I: BoolArray, now_us: int, least: int) -> Candidates:
-    """The model's ranking, filled up to `least` with popular items; popularity alone where the model fails."""
+    """The ranking, filled up to `least` with popular items; popularity alone where the model fails."""
     open_I = eligible_I & ~snapshot.composer.rules.excluded_I
-    model, fallback = snapshot.model, "popular"
-    index_C, score_C = np.empty(0, dtype=np.int64), np.empty(0)
-    source_C: list[str] = []
-    if model is not None:
-        try:
-            found = model.rank(state, model.as_of(now_us), open_I, max(snapshot.params.candidates, least))
-            index_C, score_C = found.index_C, np.asarray(found.score_C, dtype=np.float64)
-            source_C, fallback = list(found.source_C), ""
-        except Exception as error:  # the page must come; the fault is logged and counted as a fallback
-            logger.exception("ranking failed: %s", type(error).__name__, exc_info=error)
-    wanted = int(open_I.sum()) if model is None or fallback else min(least, int(open_I.sum()))
-    if index_C.size < wanted:
-        rest_I = open_I.copy()
-        rest_I[index_C] = False
-        rest = np.flatnonzero(rest_I)
-        rest = rest[np.argsort(-snapshot.popular_I[rest], kind="stable")][: max(snapshot.params.candidates, least)]
-        low = float(np.nan_to_num(score_C).min()) - 1.0 if index_C.size else 0.0
-        index_C = np.concatenate([index_C, rest])
-        score_C = np.concatenate([score_C, low - np.arange(rest.size) / max(1, rest.size)])
-        source_C += ["popular"] * int(rest.size)
-    return Candidates(index_C, score_C, source_C, fallback or None)
+    failed, size = False, max(snapshot.params.candidates, least)
+    try:
+        found = _rank(snapshot, state, open_I, now_us, size)
+    except Exception as error:  # the page must come; the fault is logged and counted as a fallback
+        logger.exception("ranking failed: %s", type(error).__name__, exc_info=error)
+        found, failed = Candidates(np.empty(0, dtype=np.int64), np.empty(0), [], NO_SIGNALS, None), True
+    index_C, score_C, fallback = found.index_C, found.score_C, "popular" if failed or not snapshot.ranks else None
+    if index_C.size >= min(size if failed else least, int(open_I.sum())):
+        return replace(found, fallback=fallback)
+    rest_I = open_I.copy()
+    rest_I[index_C] = False
+    rest = np.flatnonzero(rest_I)
+    rest = rest[np.argsort(-snapshot.popular_I[rest], kind="stable")][:size]
+    low = float(np.nan_to_num(score_C).min()) - 1.0 if index_C.size else 0.0
+    return Candidates(
+        np.concatenate([index_C, rest]),
+        np.concatenate([score_C, low - np.arange(rest.size) / max(1, rest.size)]),
+        [*found.source_C, *["popular"] * int(rest.size)],
+        np.concatenate([found.signal_CF, np.zeros((rest.size, len(NAMES)))]),
+        fallback,
+    )
 
 
 def _subset(found: Candidates, keep_C: BoolArray, module: str, title: str, size: int) -> Pool:
@@ -111,21 +145,21 @@ def last_looked_at(state: UserState) -> int | None:
 
 def _because(snapshot: Snapshot, found: Candidates, state: UserState, now_us: int, size: int) -> Pool | None:
     """Candidates that the model ranks high for somebody who only touched the last viewed item."""
-    item, model = last_looked_at(state), snapshot.model
-    if item is None or model is None or found.fallback:
+    item = last_looked_at(state)
+    if item is None or not found.signal_CF.size:
         return None
-    keep_C = np.isin(found.index_C, _near(snapshot, model, item, now_us)) & (found.index_C != item)
+    keep_C = np.isin(found.index_C, _near(snapshot, item, now_us)) & (found.index_C != item)
     return _subset(found, keep_C, "because_you_viewed", f"Because you viewed {short_title(snapshot, item)}", size)
 
 
-def _near(snapshot: Snapshot, model: HomepageModel, item: int, now_us: int) -> IntArray:
+def _near(snapshot: Snapshot, item: int, now_us: int) -> IntArray:
     """What goes with an item, best first; the same for everybody, so it is kept with the snapshot."""
     known = snapshot.near.get(item)
     if known is None:
-        as_of = model.as_of(now_us)
-        alone = UserState.build(None, [Action(snapshot.items.item_ids[item], "view", as_of)], snapshot.items.index)
+        viewed = Action(snapshot.items.item_ids[item], "view", snapshot.model.as_of(now_us))
+        alone = UserState.build(None, [viewed], snapshot.items.index)
         open_I = snapshot.available_I & ~snapshot.composer.rules.excluded_I
-        known = model.rank(alone, as_of, open_I, NEAR).index_C
+        known = _rank(snapshot, alone, open_I, now_us, NEAR).index_C
         if len(snapshot.near) < KEPT_NEAR:
             snapshot.near[item] = known
     return known
@@ -145,10 +179,10 @@ def modules(snapshot: Snapshot, found: Candidates, state: UserState, now_us: int
     for_you = _subset(found, everything, "for_you", for_you_title, page_size)
     if page_size < 2 * size:
         return [for_you]
-    size = max(size, page_size // 8)
     rank_C = np.argsort(np.argsort(-snapshot.popular_I[found.index_C], kind="stable"))
     bought = state.item_P[state.type_P == PURCHASE]
-    fresh_C = snapshot.items.listed_at_I[found.index_C] >= now_us - NEW_DAYS * DAY_US
+    listed_C = snapshot.items.listed_at_I[found.index_C]
+    fresh_C = (listed_C >= now_us - NEW_DAYS * DAY_US) & (listed_C > snapshot.new_after_us)
     others = [
         _because(snapshot, found, state, now_us, size),
         _subset(found, np.isin(found.index_C, bought), "buy_again", "Buy again", size),
@@ -157,9 +191,18 @@ def modules(snapshot: Snapshot, found: Candidates, state: UserState, now_us: int
     ]
     least = snapshot.composer.params.least
     good = [pool for pool in others if pool is not None and pool.index_P.size >= least]
-    good.sort(key=lambda pool: (pool.module not in PERSONAL, -float(np.nan_to_num(pool.score_P[:size]).mean())))
+    good = [pool for pool in good if snapshot.learned.modules.get(pool.module, 1.0) >= WORTH or pool.module == "new"]
+    good.sort(key=lambda pool: (pool.module not in PERSONAL, -_worth(snapshot, pool, size)))
+    rest = page_size - page_size // 2
+    share = max(1, math.ceil(rest / max(1, len(good))))  # every good module has its row on the page
+    sizes = [max(0, min(max(size, page_size // 8), share, rest - at * share)) for at in range(len(good))]
     whole = _subset(found, everything, "for_you", for_you_title, page_size // 2)
-    return [whole, *good]
+    return [whole, *(replace(pool, size=slots) for pool, slots in zip(good, sizes, strict=True))]
+
+
+def _worth(snapshot: Snapshot, pool: Pool, size: int) -> float:
+    """What a module promises this person: its best candidates, and what its places earned in this shop."""
+    return float(np.nan_to_num(pool.score_P[:size]).mean()) + math.log(snapshot.learned.modules.get(pool.module, 1.0))
 
 
 def page(
@@ -177,6 +220,8 @@ def page(
     filler = _subset(found, np.ones(found.index_C.size, dtype=np.bool_), FILLER, "More to discover", page_size)
     slots, hits = snapshot.composer.compose(pools, filler, eligible_I, page_size, rng)
     source = dict(zip(found.index_C.tolist(), found.source_C, strict=True))
+    place = {item: at for at, item in enumerate(found.index_C.tolist())}
+    unscored = np.zeros(len(NAMES))
     reasons = {pool.module: REASONS.get(pool.module, pool.title) for pool in pools if pool.module != "for_you"}
     return Page(
         slots=slots,
@@ -186,6 +231,9 @@ def page(
         hits=hits,
         sources=Counter(name for slot in slots for name in source.get(slot.item, "rule").split("+")),
         reasons=reasons,
+        signal_SF=np.array([found.signal_CF[place[slot.item]] if slot.item in place else unscored for slot in slots])
+        if found.signal_CF.size
+        else np.empty((0, len(NAMES))),
     )
 
 

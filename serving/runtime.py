@@ -7,7 +7,6 @@ matters. One watcher thread does all background work; requests only ever read `s
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets
 import threading
@@ -21,19 +20,19 @@ import numpy as np
 from features.errors import ArtifactError, HomerankerError, StoreError, UsageError
 from models.history import UserState
 from models.homepage import HomepageModel
+from models.live_signals import prior
 from models.rules import Rules, load_rules
-from serving import catalogue, erasure, metrics, recommender, snapshot
+from serving import catalogue, champion, erasure, metrics, recommender, snapshot
 from serving.contract import now_us
 from serving.event_log import EXPORTED, EventLog
+from serving.learning import Basis, Learning, unlearned
 from serving.online import OnlineHistory
 from serving.params import Environment, ServingParams, load_settings
 from serving.session import LiveState, RedisSessions
 from serving.snapshot import Snapshot
 from serving.tokens import Signer, read_secret
 
-CHAMPION = Path("registry") / "champion"
 RULES_FILE = "rules.yaml"
-BUNDLED = "bundled"
 KEPT_MODELS = 3  # older models that explanations of their pages still use
 RULES_AGE_US = 3_600_000_000  # "new for 30 days" is compiled again after an hour
 WARM_UP = 8
@@ -59,6 +58,7 @@ class Runtime:
         shared = RedisSessions(environment.redis_url, self.params.live_events) if environment.redis_url else None
         self.live = LiveState(shared, self.params.live_events)
         self.online = OnlineHistory(self.home, environment.redis_url)
+        self.learning = Learning(self.params.learning)
         self.draining = False
         self._champion: tuple[Path, str] | None = None
         self._refused: str | None = None
@@ -79,7 +79,7 @@ class Runtime:
 
     def start(self) -> None:
         """Open the log, load and warm the model, then watch; a missing part is looked for again later."""
-        for task in (self._open_log, self._look_for_history, self._look_for_model):
+        for task in (self._open_log, self._look_for_history, self._look_for_model, self._look_for_basis):
             self._attempt(task)
         self._thread.start()
 
@@ -113,7 +113,7 @@ class Runtime:
             return UserState.build(None, [], now.items.index), False
         events, stale = self.live.events(self.log, user_id, session_id)
         # A row's age is measured from where the model's time ends: data of 2011 is not stale to a model of 2011.
-        row, missing = self.online.row(user_id, now.model.as_of(at_us) if now.model else at_us)
+        row, missing = self.online.row(user_id, now.model.as_of(at_us))
         actions = self.online.newer(row, events)
         if events:
             metrics.LAG.set(max(0.0, (at_us - events[-1].received_us) / 1e6))
@@ -134,12 +134,12 @@ class Runtime:
     # ------------------------------------------------------------ background
 
     def _watch(self) -> None:
-        last, rarely = 0.0, (self._open_log, self._look_for_history, self._look_for_model)
+        last, rarely = 0.0, (self._open_log, self._look_for_history, self._look_for_model, self._look_for_basis)
         while not self._end.is_set():
             self._wake.wait(self.params.refresh_s)
             self._wake.clear()
             due = time.monotonic() - last >= self.params.watch_s
-            for task in (self._refresh_items, self._erase, *(rarely if due else ())):
+            for task in (self._refresh_items, self._erase, self._learn, *(rarely if due else ())):
                 self._attempt(task)
             last = time.monotonic() if due else last
 
@@ -191,9 +191,8 @@ class Runtime:
     def _install(self, model: HomepageModel | None) -> None:
         """Build and warm a snapshot of this model with the whole catalogue, then swap it in."""
         patches = catalogue.changes(self.log, 0) if self.log else []
-        counts = self._counts() if model is None else None
         rules = self._rules()
-        made = snapshot.build(model, patches, rules, self.params, now_us(), counts, ranks=not self._unranked)
+        made = snapshot.build(model, patches, rules, self.params, now_us(), self.learning, ranks=not self._unranked)
         self._warm(made)
         with self._swap:
             before, self.snapshot = self.snapshot, made
@@ -205,11 +204,30 @@ class Runtime:
                 del self.models[next(iter(self.models))]
         metrics.MODEL.labels(made.version).set(1)
 
-    def _counts(self) -> dict[str, int]:
-        if self.log is None:
-            return {}
-        sql = "SELECT item_id, COUNT(*) FROM events WHERE item_id IS NOT NULL GROUP BY item_id"
-        return dict(self.log.store.read(sql))
+    def _learn(self) -> None:
+        """Take up new events, weigh the signals again, and hand out what changed."""
+        held = self.snapshot
+        if self.log is None or held is None:
+            return
+        self.learning.take_up(self.log, held.may_personalize)
+        self.learning.fit()
+        if self.learning.due():
+            started = time.monotonic()
+            with self._swap:
+                self.snapshot = snapshot.learned(self.snapshot or held, self.learning)
+            self.learning.handed_out(time.monotonic() - started)
+
+    def _look_for_basis(self) -> None:
+        """What is learned stands on a model, and forgets erased users and what was rolled back."""
+        held = self.snapshot
+        if self.log is None or held is None:
+            return
+        done = self.log.store.read("SELECT COUNT(*) FROM erasures WHERE user_id IS NULL")[0][0]
+        self.learning.stand_on(
+            Basis(tuple(prior(held.base)), held.base.trained_until_us if held.ranks else 0, self.online.exported_seq,
+                  unlearned(self.log), done),
+            self.log,
+        )  # fmt: skip
 
     def _warm(self, made: Snapshot) -> None:
         """Answer what the last visitors asked, and a stranger, before the first request does."""
@@ -221,7 +239,7 @@ class Runtime:
         for user, session in people:
             state, _ = self.state(made, user, session, now_us())
             page = recommender.page(made, state, [], 24, now_us(), rng)
-            if made.model is not None and page.fallback:
+            if made.ranks and page.fallback:
                 raise ArtifactError(f"model {made.version} cannot rank; it is not taken up, the one before serves on")
 
     def _rules(self) -> Rules:
@@ -236,7 +254,7 @@ class Runtime:
 
     def _look_for_model(self) -> None:
         """Take up another champion, a changed rules file, or the first model there is."""
-        directory, why = self._wanted_model()
+        directory, why = champion.wanted(self.home, self._bundled)
         held = self.snapshot
         if directory is not None and (directory, why) != self._champion and f"{directory} {why}" != self._refused:
             self._load(directory, why)
@@ -254,7 +272,7 @@ class Runtime:
         try:
             model = HomepageModel.load(directory)
             # With --fallback and no champion, a bundled model that nobody promoted only lends its catalogue.
-            self._unranked = model if why == BUNDLED and self.environment.fallback else None
+            self._unranked = model if why == champion.BUNDLED and self.environment.fallback else None
             self._install(model)
         except (HomerankerError, OSError, ValueError, KeyError) as error:
             metrics.SWAPS.labels("refused").inc()
@@ -265,18 +283,6 @@ class Runtime:
         self._champion, self._refused = (directory, why), None
         if self.log is not None:
             self.log.remember("model_dir", str(directory))
-
-    def _wanted_model(self) -> tuple[Path | None, str]:
-        """The registered champion's folder and name, else the bundled one."""
-        path = self.home / CHAMPION
-        try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            directory = Path(told["model_dir"])
-            return directory if directory.is_absolute() else self.home / directory, str(told["version"])
-        except FileNotFoundError:
-            return self._bundled, BUNDLED
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(f"{path}: no champion can be read from it: {error!r}") from error
 
     def _erase(self) -> None:
         if self.log is None:

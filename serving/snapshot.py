@@ -2,35 +2,40 @@
 
 Choices. A request takes the snapshot once, so that no page mixes two models or two catalogues. A change of stock only
 replaces the mask (microseconds); a new or rewritten item extends the model and rebuilds the text index, beside the
-running service. Without a model the catalogue still makes a popular page, where the operator allows that.
+running service. Without a model, where the operator allows that, a blank one lends its form: then only what is learned
+online orders the page.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from models.blank import blank_model, unranked
 from models.homepage import HomepageModel
 from models.items import ItemTable
+from models.live_signals import Learned, live_sums, new_after, on_items
 from models.page import Composer, PageParams
 from models.policy import BoolArray, FloatArray, IntArray
 from models.policy.plackett_luce import PlackettLuce, PlackettLuceParams
 from models.rules import ItemFacts, Rules, compile_rules
 from serving.catalogue import Patch, patched
+from serving.learning import Learning
 from serving.params import ServingParams
 from serving.search import SearchIndex
-
-NO_MODEL = "none"
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """Model, items, mask, rules and text index that belong together; arrays over I items."""
 
-    model: HomepageModel | None
+    base: HomepageModel  # as it was trained, with the whole catalogue
+    model: HomepageModel  # the same, its statistics as of now
+    ranks: bool  # False: nobody let a model rank; the page says `popular`
+    learned: Learned
     items: ItemTable
     available_I: BoolArray
     popular_I: FloatArray
@@ -41,12 +46,13 @@ class Snapshot:
     no_consent: frozenset[str]
     item_seq: int
     made_us: int
+    new_after_us: int
     near: dict[int, IntArray] = field(default_factory=dict)  # filled as visitors come; only ever grows
 
     @property
     def version(self) -> str:
         """The model's version, as every answer names it."""
-        return self.model.version if self.model else NO_MODEL
+        return self.base.version
 
     def may_personalize(self, user_id: str | None) -> bool:
         """False for a user who refused consent."""
@@ -68,35 +74,51 @@ def build(
     rules: Rules,
     params: ServingParams,
     now_us: int,
-    counts: Mapping[str, int] | None = None,
+    learning: Learning | None = None,
     ranks: bool = True,
 ) -> Snapshot:
-    """A snapshot of a model with all changes of the catalogue; without a model, of the changes alone and `counts`.
+    """A snapshot of a model with all changes of the catalogue; without a model, of the changes alone.
 
-    With `ranks` False the model only lends its catalogue and popularity: nobody let it rank.
+    With `ranks` False the model only lends its catalogue and what it counted: nobody let it rank.
     """
     table = model.items if model else ItemTable.from_rows([])
     rows = [patched(table, patch) for patch in patches]
-    if model and rows:
-        model = model.extend(rows, now_us)
-    items = model.items if model else ItemTable.from_rows(rows)
-    if model:
-        popular_I = np.asarray(model.popular_I, dtype=np.float64)
+    if model is None:
+        model, ranks = blank_model(ItemTable.from_rows(rows), now_us), False
     else:
-        popular_I = np.array([float((counts or {}).get(item, 0)) for item in items.item_ids])
-    return Snapshot(
-        model=model if ranks else None,
+        model = model.extend(rows, now_us) if rows else model
+        model = model if ranks else unranked(model)
+    items, learning = model.items, learning or Learning(params.learning)
+    made = Snapshot(
+        base=model,
+        model=model,
+        ranks=ranks,
+        learned=Learned.of(learning.counts, learning.choices, items),
         items=items,
         available_I=np.asarray(items.available_I, dtype=np.bool_).copy(),
-        popular_I=popular_I,
+        popular_I=np.asarray(model.popular_I, dtype=np.float64),
         composer=composer_of(items, rules, params, now_us),
         search=SearchIndex(items.titles, items.brands, items.categories),
         rules=rules,
         params=params,
-        no_consent=frozenset(model.manifest.get("no_consent_hashes", ())) if model else frozenset(),
+        no_consent=frozenset(model.manifest.get("no_consent_hashes", ())),
         item_seq=max((patch.seq for patch in patches), default=0),
         made_us=now_us,
+        new_after_us=new_after(items),
     )
+    return learned(made, learning)
+
+
+def learned(old: Snapshot, learning: Learning) -> Snapshot:
+    """The same snapshot with what was learned online up to now."""
+    view = Learned.of(learning.counts, learning.choices, old.items, old.learned)
+    if not learning.counts.clock_us:
+        return replace(old, learned=view)
+    sums = live_sums(learning.counts, view.item_J, len(old.items))
+    last_us_J = learning.counts.last_us[: view.item_J.size].astype(np.float64)
+    last_us_I = on_items(last_us_J, view.item_J, len(old.items)).astype(np.int64)
+    model = old.base.moved(sums, last_us_I, learning.counts.clock_us)
+    return replace(old, learned=view, model=model, popular_I=np.asarray(model.popular_I, dtype=np.float64))
 
 
 def stock_changed(old: Snapshot, patches: Sequence[Patch]) -> Snapshot:

@@ -1,0 +1,157 @@
+"""Online learning of one worker: follows the event log, keeps live counts and weights, hands out what it knows.
+
+Choices. The log is the only truth: every worker of a machine reads it for itself, a restart counts the newest events
+again, an erasure or a rollback (`homeranker unlearn`) counts all again without what is gone. A click on a page of ours
+is joined to the slate that was logged, with the signals as they were served. Work is bounded: so many events a turn,
+and a rest after each hand-out that is a multiple of what it took, so that pages never wait for it.
+Events that a champion was trained on (exported, and older than its last day) are not added to its popularity again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from features.errors import StoreError
+from models.choice import Choices, ClickedPage
+from models.history import TYPE_CODE
+from models.live import LearningParams, LiveCounts, Seen
+from models.live_signals import NAMES
+from serving.event_log import EventLog
+
+TURN = 2000  # events read at once
+KEPT_EVENTS = 200_000  # counted again after a restart
+KEPT_PAGES = 2000  # pages whose later clicks are still joined
+UNLEARNED = "unlearned"  # the fact that lists what is not to be learned from: pairs of microseconds
+REST = 15.0  # rest after a hand-out, in multiples of what it took
+LEAST_REST_S, FIT_S = 0.4, 2.0
+WEIGHT = {TYPE_CODE["view"]: 1.0, TYPE_CODE["click"]: 1.0, TYPE_CODE["add_to_cart"]: 1.5, TYPE_CODE["purchase"]: 2.0}
+EVENTS_SQL = """SELECT seq, item_id, event_type, event_time, user_id, session_id, received_us,
+  CASE WHEN verified THEN json_extract(row, '$.request_id') END
+  FROM events WHERE seq > ? AND item_id IS NOT NULL ORDER BY seq LIMIT ?"""
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What the counts stand on; another one means counting again."""
+
+    prior_F: tuple[float, ...]
+    trained_until_us: int
+    exported_seq: int
+    unlearned: tuple[tuple[int, int], ...]
+    erasures: int
+
+
+class Learning:
+    """Grows in the watcher's thread; what is handed out is read by requests."""
+
+    def __init__(self, params: LearningParams) -> None:
+        self.params = params
+        self.basis: Basis | None = None
+        self.counts, self.choices = LiveCounts(params), Choices([0.0] * len(NAMES))
+        self.seq, self.caught_up = 0, False
+        self._pages: OrderedDict[str, tuple[ClickedPage, dict[str, int], dict[str, Any]]] = OrderedDict()
+        self._changed, self._rest_until, self._fit_due, self._fitted = True, 0.0, 0.0, 0
+
+    def stand_on(self, basis: Basis, log: EventLog) -> None:
+        """Start anew where the basis is another one."""
+        if basis == self.basis:
+            return
+        self.basis = basis
+        self.counts, self.choices = LiveCounts(self.params), Choices(basis.prior_F)
+        newest = log.store.read("SELECT COALESCE(MAX(seq), 0) FROM events")[0][0]
+        self.seq, self.caught_up = max(0, newest - KEPT_EVENTS), False
+        self._pages.clear()
+        self._changed, self._fitted = True, 0
+
+    def take_up(self, log: EventLog, may_learn: Callable[[str | None], bool]) -> None:
+        """Count the next events of the log."""
+        if self.basis is None or not self.params.enabled:
+            return
+        rows = log.store.read(EVENTS_SQL, (self.seq, TURN))
+        self.caught_up = len(rows) < TURN
+        if not rows:
+            return
+        self.seq, self._changed = rows[-1][0], True
+        basis, taken = self.basis, []
+        for row in rows:
+            received = row[6]
+            if may_learn(row[4]) and not any(start <= received <= end for start, end in basis.unlearned):
+                taken.append(row)
+        self.counts.see(
+            [
+                Seen(item, TYPE_CODE[kind], at, user, session)
+                for seq, item, kind, at, user, session, _, _ in taken
+                if seq > basis.exported_seq or at > basis.trained_until_us
+            ]
+        )
+        for _, item, kind, _, user, session, _, request_id in taken:
+            if request_id is not None and TYPE_CODE[kind] in WEIGHT:
+                self._click(log, request_id, item, WEIGHT[TYPE_CODE[kind]], user or f"\0{session}")
+
+    def _click(self, log: EventLog, request_id: str, item: str, weight: float, person: str) -> None:
+        known = self._pages.get(request_id) or self._find(log, request_id)
+        if known is None or item not in known[1]:
+            return
+        page, places, slate = known
+        slot = places[item]
+        if page.clicked_S[slot] == 0:
+            ids, modules = [s[2] for s in slate["slots"]], [s[0] for s in slate["slots"]]
+            if not self.counts.click(ids, modules, slot, person):
+                return
+        page.clicked_S[slot] = max(float(page.clicked_S[slot]), weight)
+
+    def _find(self, log: EventLog, request_id: str) -> tuple[ClickedPage, dict[str, int], dict[str, Any]] | None:
+        """The homepage of a request as it was logged, taken up among the clicked pages."""
+        found = log.find_slate(request_id, wait_s=0.0)
+        if found is None or found[3]["surface"] != "home" or "live" not in found[3]:
+            return None
+        slate = found[3]
+        x_SF = np.asarray(slate["live"]["x"], dtype=np.float32)
+        if x_SF.ndim != 2 or x_SF.shape != (len(slate["slots"]), len(NAMES)):
+            return None  # an older release logged other signals
+        known = (self.choices.add(x_SF, self.counts.days), {s[2]: n for n, s in enumerate(slate["slots"])}, slate)
+        self._pages[request_id] = known
+        if len(self._pages) > KEPT_PAGES:
+            self._pages.popitem(last=False)
+        return known
+
+    @property
+    def settled(self) -> bool:
+        """Whether all that the log held at the last look is handed out."""
+        return self.caught_up and not self._changed
+
+    def due(self) -> bool:
+        """Whether there is something new to hand out, and time for it."""
+        return self._changed and self.caught_up and time.monotonic() >= self._rest_until
+
+    def handed_out(self, took_s: float) -> None:
+        """Note a hand-out and what it cost."""
+        self._changed = False
+        self._rest_until = time.monotonic() + max(LEAST_REST_S, REST * took_s)
+
+    def fit(self) -> None:
+        """Weigh the signals again where new pages were clicked."""
+        if self.choices.added > self._fitted and time.monotonic() >= self._fit_due:
+            started = time.monotonic()
+            self.choices.fit(self.counts.days)
+            self._fitted = self.choices.added
+            self._fit_due = time.monotonic() + max(FIT_S, 2 * REST * (time.monotonic() - started))
+
+
+def unlearned(log: EventLog) -> tuple[tuple[int, int], ...]:
+    """Stretches of arrival time whose events are not learned from."""
+    return tuple((int(start), int(end)) for start, end in json.loads(log.fact(UNLEARNED) or "[]"))
+
+
+def unlearn(log: EventLog, start_us: int, end_us: int) -> None:
+    """Roll back: every worker counts again without the events that arrived from start to end."""
+    if end_us < start_us:
+        raise StoreError("the end lies before the start")
+    log.remember(UNLEARNED, json.dumps([*unlearned(log), (start_us, end_us)]))

@@ -1,0 +1,91 @@
+"""What a shop learns while it runs: counts that nobody can move alone, and weights that clicked pages explain."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from models.choice import Choices
+from models.history import TYPE_CODE
+from models.live import ALL, LearningParams, LiveCounts, Seen, attention
+
+DAY_US = 86_400_000_000
+START_US = 1_764_000_000_000_000
+
+
+def seen(item: str, at_us: int = START_US, user: str | None = "u", session: str = "s", kind: str = "click") -> Seen:
+    return Seen(item, TYPE_CODE[kind], at_us, user, session)
+
+
+def count(counts: LiveCounts, item: str, half_life: float = 1.0) -> float:
+    return float(counts.sums(ALL, half_life)[counts.codes[item]])
+
+
+def test_one_person_counts_an_item_once_a_day_by_their_strongest_act() -> None:
+    counts = LiveCounts(LearningParams())
+    counts.see([seen("a") for _ in range(500)])
+    once = count(counts, "a")
+    counts.see([seen("a", kind="purchase")])
+    assert once == pytest.approx(1 / 3) and count(counts, "a") == pytest.approx(1.0)
+    counts.see([seen("a", user=f"u{n}") for n in range(10)])
+    assert count(counts, "a") == pytest.approx(1 + 10 / 3)
+
+
+def test_a_person_stops_counting_after_a_days_worth() -> None:
+    counts = LiveCounts(LearningParams(per_person=5))
+    counts.see([seen(f"i{n}") for n in range(100)])
+    assert (counts.sums(ALL, 1.0) > 0).sum() == 5
+
+
+def test_what_was_hot_yesterday_fades_and_a_wrong_date_does_no_harm() -> None:
+    counts = LiveCounts(LearningParams())
+    counts.see([seen("old", user=f"a{n}") for n in range(100)])
+    counts.see([seen("far", at_us=START_US + 5000 * DAY_US, user="liar")])
+    counts.see([seen("hot", at_us=START_US + 3 * DAY_US, user=f"b{n}") for n in range(100)])
+    assert count(counts, "hot") > 7 * count(counts, "old") and count(counts, "far") <= 1
+    assert counts.days == pytest.approx(3.0, abs=0.01)
+
+
+def test_times_of_any_year_in_any_order_keep_numbers_finite() -> None:
+    counts = LiveCounts(LearningParams())
+    for year in (0, 90, -20, 40, 41, 300):
+        at = START_US + year * 365 * DAY_US
+        counts.see([seen(f"i{n % 7}", at_us=at, user=f"{year}-{n}", session=f"{year}-{n % 5}") for n in range(200)])
+        assert np.isfinite(counts.sums(ALL, 1.0)).all() and np.isfinite(counts.neighbours([0], [1.0])[1]).all()
+    assert count(counts, "i0") > 1
+
+
+def test_neighbours_are_what_sessions_hold_together() -> None:
+    counts = LiveCounts(LearningParams())
+    for n in range(20):
+        pair = ("a", "b") if n % 2 else ("c", "d")
+        counts.see([seen(item, user=f"u{n}", session=f"s{n}") for item in pair])
+    found, weight = counts.neighbours([counts.codes["a"]], [1.0])
+    assert found.tolist() == [counts.codes["b"]] and 0.8 < weight[0] <= 1
+
+
+def test_a_click_is_worth_what_its_place_did_not_give() -> None:
+    counts = LiveCounts(LearningParams())
+    items, modules = [f"i{n}" for n in range(10)], ["for_you"] * 5 + ["new"] * 5
+    for n in range(40):
+        assert counts.click(items, modules, 8, f"u{n}")
+    assert not counts.click(items, modules, 8, "u0")  # once a day
+    clicks, expected = counts.earned()
+    at = counts.codes["i8"]
+    assert clicks[at] == pytest.approx(40) and expected[at] == pytest.approx(40 * attention(10)[8])
+    assert expected.sum() == pytest.approx(clicks.sum())
+    assert counts.modules()["new"] > 1 > counts.modules()["for_you"]
+
+
+def test_weights_come_from_clicked_pages_and_stay_at_the_prior_without_any() -> None:
+    rng, truth = np.random.default_rng(0), np.array([2.0, -1.0, 0.0])
+    choices = Choices([0.5, 0.5, 0.5])
+    choices.fit(0.0)
+    assert choices.weights_F.tolist() == [0.5, 0.5, 0.5]
+    for _ in range(800):
+        x_SF = rng.standard_normal((12, 3)).astype(np.float32)
+        score_S = x_SF @ truth - 0.7 * np.log(np.arange(1, 13))
+        page = choices.add(x_SF, 0.0)
+        page.clicked_S[rng.choice(12, p=np.exp(score_S) / np.exp(score_S).sum())] = 1.0
+    choices.fit(0.0)
+    assert np.abs(choices.weights_F - truth).max() < 0.25
