@@ -14,7 +14,7 @@ from typing import Any
 
 from flows import workspace
 from flows.paths import REPOSITORY
-from flows.registry import FAILED, MANIFEST, RECORD, Registry, held
+from flows.registry import FAILED, MANIFEST, RECORD, ROLLOUT, Registry, held
 
 KEPT = (RECORD, MANIFEST)
 
@@ -25,7 +25,7 @@ def needed(registry: Registry, keep: int) -> dict[str, str]:
     records = [one for one in registry.runs() if not one.get("pruned")]
     finished = [one["run"] for one in records if one["status"] != FAILED]
     stays |= dict.fromkeys(finished[len(finished) - keep :], f"one of the newest {keep}") if keep else {}
-    for name in ("previous", "champion", "shadow", "canary"):
+    for name in ("previous", "champion", ROLLOUT):
         pointer = registry.pointer(name)
         if pointer is not None:
             stays[pointer["run"]] = name

@@ -22,6 +22,7 @@ from flows.paths import Home
 from models.checkpoint import sha256_of
 
 RECORD, MANIFEST, FILES = "record.json", "manifest.json", "files.json"
+ROLLOUT = "rollout"  # a second model beside the champion, while it is tried
 RUNNING, DONE, FAILED = "running", "done", "failed"
 
 
@@ -142,6 +143,26 @@ class Registry:
         if champion is not None and champion["run"] != run:
             replace_json(self.home.registry / "previous", champion)
         replace_json(self.home.registry / "champion", fresh)
+        (self.home.registry / ROLLOUT).unlink(missing_ok=True)
+        return fresh
+
+    def roll_out(self, run: str, mode: str, share: float, approval_required: bool) -> dict[str, Any]:
+        """Put a run beside the champion as a `shadow` or a `canary`; raises what `approval.check` raises.
+
+        UsageError without a champion, with the champion itself, or with a share that is none.
+        """
+        if not 0 < share <= 100:
+            raise UsageError(f"--{mode} {share:g}: a share lies above 0 and up to 100 (per cent)")
+        champion = self.pointer("champion")
+        if champion is None or champion["run"] == run:
+            what = "there is no champion" if champion is None else f"run {run} is the champion"
+            raise UsageError(f"{what}: a {mode} stands beside another model; promote the run without --{mode}")
+        approval.check(self, run, approval_required)
+        version = self.manifest(run)["content"]["model_version"]
+        fresh = {"mode": mode, "share": share, "run": run, "version": version, "since": now()}
+        fresh |= {"model_dir": str(self.run_dir(run) / "model"), "since_us": int(datetime.now(UTC).timestamp() * 1e6)}
+        self.append(mode, run=run, version=version, share=share)
+        replace_json(self.home.registry / ROLLOUT, fresh)
         return fresh
 
     def rollback(self) -> dict[str, Any]:
@@ -154,6 +175,7 @@ class Registry:
         if champion is not None:
             replace_json(self.home.registry / "previous", champion)
         replace_json(self.home.registry / "champion", fresh)
+        (self.home.registry / ROLLOUT).unlink(missing_ok=True)
         return fresh
 
     # ------------------------------------------------------------ hashes

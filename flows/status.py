@@ -8,7 +8,7 @@ from flows.approval import OVERRIDE
 from flows.config import load
 from flows.lease import bury
 from flows.paths import REPOSITORY
-from flows.registry import Registry
+from flows.registry import ROLLOUT, Registry
 
 LAST_RUNS = 8
 
@@ -25,6 +25,7 @@ def document(registry: Registry) -> dict[str, Any]:
         "home": str(registry.home.root),
         "champion": champion,
         "previous": previous,
+        "rollout": registry.pointer(ROLLOUT),
         "waiting": waiting,
         "runs": runs,
     }
@@ -43,6 +44,10 @@ def show(told: dict[str, Any]) -> None:
         )
         if one and "override" in one:
             console.print(f"  OVERRIDE by {one['override']['by']}: {one['override']['why']}", markup=False)
+    rollout = told["rollout"]
+    if rollout:
+        more = f"ended: {rollout['why']}" if rollout["mode"] == "ended" else f"{rollout['share']:g} %"
+        console.print(f"{rollout.get('was', rollout['mode'])}: run {rollout['run']}, {more}", markup=False)
     for run in told["waiting"]:
         console.print(f"waiting: run {run} passed the gate; homeranker report {run}, then approve, promote or reject")
     table = Table("status", "seconds", "verdict", "started", "by")

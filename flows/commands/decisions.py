@@ -41,6 +41,8 @@ def promote_run(run: str, as_json: bool, quiet: bool = False, override: dict[str
 @app.command()
 def promote(
     run: Annotated[str, typer.Argument(help="A run, or `last`.")],
+    shadow: Annotated[float | None, typer.Option(help="Rank this per cent of pages beside it, show none.")] = None,
+    canary: Annotated[float | None, typer.Option(help="Show it to this per cent of people first.")] = None,
     override: Annotated[bool, typer.Option("--override", help="Past the gate or a missing approval.")] = False,
     by: Annotated[str, typer.Option(help="With --override: your name.")] = "",
     why: Annotated[str, typer.Option(help="With --override: the reason; it stays on record.")] = "",
@@ -49,7 +51,29 @@ def promote(
     """Make a run the champion: the gate must have passed it, and a person too where approval is required."""
     if not override and (by or why):
         raise UsageError("--by and --why go with --override; a decision is `homeranker approve RUN --by ... --why ...`")
+    given = {mode: share for mode, share in (("shadow", shadow), ("canary", canary)) if share is not None}
+    if len(given) > 1 or (given and override):
+        raise UsageError("one of --shadow, --canary and --override at a time")
+    for mode, share in given.items():
+        return _roll_out(run, mode, share, as_json)
     return promote_run(run, as_json, override={"by": by, "why": why} if override else None)
+
+
+def _roll_out(run: str, mode: str, share: float, as_json: bool) -> int:
+    from flows import config
+    from flows.paths import REPOSITORY
+
+    register = registry()
+    run = register.run_dir(run).name
+    required = config.load(REPOSITORY / "params.yaml").run.approval == "required"
+    told = register.roll_out(run, mode, share, required)
+
+    def words() -> None:
+        print(f"{mode}: run {run}, model {told['version']}, {share:g} %; services take it up within 30 s")
+        print(f"it goes back by itself for a reason (homeranker status); for good: homeranker promote {run}")
+
+    say(as_json, told, words)
+    return 0
 
 
 @app.command()

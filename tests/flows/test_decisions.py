@@ -22,6 +22,7 @@ from flows.lease import alive, bury
 from flows.paths import Home
 from flows.prune import needed
 from flows.registry import DONE, RUNNING, Registry
+from serving.rollout import read_rollout
 
 
 def write_run(registry: Registry, run: str, verdict: str = "pass", by: str = "Ann", status: str = DONE) -> str:
@@ -157,6 +158,25 @@ def test_prune_never_takes_what_champion_previous_or_a_reviewer_need(registry: R
     stays = needed(registry, keep=0)
     assert stays == {runs[1]: "champion", runs[0]: "previous", runs[5]: "passed and waits for a decision"}
     assert set(needed(registry, keep=2)) == {runs[0], runs[1], runs[4], runs[5]}
+
+
+def test_a_canary_stands_beside_the_champion_until_it_is_promoted_or_taken_back(registry: Registry) -> None:
+    one, two = write_run(registry, "r01"), write_run(registry, "r02")
+    with pytest.raises(UsageError, match="there is no champion"):
+        registry.roll_out(two, "canary", 5, approval_required=False)
+    registry.promote(one, approval_required=False)
+    with pytest.raises(UsageError, match="is the champion"):
+        registry.roll_out(one, "canary", 5, approval_required=False)
+    with pytest.raises(UsageError, match="a share lies above 0"):
+        registry.roll_out(two, "canary", 0, approval_required=False)
+    with pytest.raises(ApprovalPending):
+        registry.roll_out(two, "shadow", 5, approval_required=True)
+    registry.roll_out(two, "canary", 5, approval_required=False)
+    found = read_rollout(registry.home.root)
+    assert found is not None and (found.mode, found.share, found.version) == ("canary", 5, f"v-{two}")
+    assert needed(registry, keep=0)[two] == "rollout"
+    registry.promote(two, approval_required=False)
+    assert read_rollout(registry.home.root) is None
 
 
 def test_a_killed_run_is_marked_failed_within_its_lease(registry: Registry) -> None:
