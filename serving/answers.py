@@ -7,6 +7,7 @@ retrain see the same, and nothing has to be computed before somebody asks.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ from serving.runtime import Runtime
 from serving.snapshot import Snapshot
 from serving.wire import Problem
 
+logger = logging.getLogger("homeranker")
 Json = dict[str, Any]
 WRITE_S = 10.0  # an event that is not on disk by then is refused
 
@@ -61,8 +63,29 @@ def _slate(now: Snapshot, surface: str, state: UserState, slots: Sequence[Sequen
 
 
 def homepage(runtime: Runtime, request: HomepageRequest, now_us: int) -> Json:
-    """POST /v1/homepage."""
-    now = _ready(runtime)
+    """POST /v1/homepage; by the canary's model for those who were chosen."""
+    ready = _ready(runtime)
+    now = runtime.trial.of(request.user_id or request.session_id) or ready
+    with runtime.trial.timed(now) as told:
+        answer = _homepage(runtime, now, request, now_us, told)
+    shadow = runtime.trial.shadows()
+    if shadow is not None:
+        runtime.trial.beside(lambda: _shadow(runtime, shadow, request, now_us))
+    return answer
+
+
+def _shadow(runtime: Runtime, shadow: Snapshot, request: HomepageRequest, now_us: int) -> None:
+    """Rank the same request by the shadow and log its page as one that nobody saw; its faults stay its own."""
+    try:
+        with runtime.trial.timed(shadow) as told:
+            _homepage(runtime, shadow, request, now_us, told, shadow=True)
+    except Exception as error:  # whatever a new model may break, the shopper has the champion's page
+        logger.warning("the shadow failed: %s", type(error).__name__)
+
+
+def _homepage(
+    runtime: Runtime, now: Snapshot, request: HomepageRequest, now_us: int, told: list[Any], **marks: bool
+) -> Json:
     state, stale = runtime.state(now, request.user_id, request.session_id, now_us)
     page = recommender.page(now, state, request.exclude, request.page_size, now_us, np.random.default_rng())
     fallback = page.fallback or ("stale" if stale else None)
@@ -78,8 +101,12 @@ def homepage(runtime: Runtime, request: HomepageRequest, now_us: int) -> Json:
         fallback=fallback,
         candidate_count=page.candidate_count,
         live=explanations.keep_signals(page.signal_SF, now.learned.weights_F),
+        **marks,
     )
+    told.append((page.slots, fallback))
     request_id = _log_slate(runtime, (request.user_id, request.session_id), now_us, slate)
+    if marks:
+        return {}
     if fallback:
         metrics.FALLBACKS.labels(fallback).inc()
     for kind, count in page.hits.items():

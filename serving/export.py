@@ -167,6 +167,8 @@ def _slots(
 ) -> Iterator[dict[str, Any]]:
     """One row a slot, with its live signals as they were used; the person's state goes with the first slot."""
     slate = json.loads(text)
+    if slate.get("shadow"):
+        return  # a page that nobody saw is no impression
     used = slate.get("live", {}).get("x", [])
     state = json.dumps(slate["state"]) if slate["state"] else None
     for number, (module, position, item, score, propensity, explored, sponsored) in enumerate(slate["slots"]):

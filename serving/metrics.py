@@ -25,6 +25,7 @@ SOURCES = Counter("homeranker_candidates_total", "Shown items by candidate sourc
 EVENTS = Counter("homeranker_events_total", "Posted events by outcome", ["outcome"])
 SLATES_LOST = Counter("homeranker_slates_lost_total", "Slates that could not be logged")
 SWAPS = Counter("homeranker_model_swaps_total", "Champions taken up or refused", ["outcome"])
+ROLLOUTS = Counter("homeranker_rollouts_total", "Rollouts that the service ended by itself", ["outcome"])
 LAG = Gauge("homeranker_event_lag_seconds", "Age of the newest event that the last page used", multiprocess_mode="max")
 STORE_AGE = Gauge("homeranker_store_age_seconds", "Age of the history row last read", multiprocess_mode="max")
 MODEL = Gauge("homeranker_model_info", "1 for the model that serves", ["version"], multiprocess_mode="max")

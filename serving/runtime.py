@@ -15,14 +15,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from features.errors import ArtifactError, HomerankerError, StoreError, UsageError
+from features.errors import HomerankerError, StoreError, UsageError
 from models.history import UserState
 from models.homepage import HomepageModel
 from models.live_signals import prior
 from models.rules import Rules, load_rules
-from serving import catalogue, champion, erasure, metrics, recommender, snapshot
+from serving import catalogue, champion, erasure, metrics, snapshot
 from serving.contract import now_us
 from serving.event_log import EXPORTED, EventLog
 from serving.learning import Basis, Learning, unlearned
@@ -31,11 +29,12 @@ from serving.params import Environment, ServingParams, load_settings
 from serving.session import LiveState, RedisSessions
 from serving.snapshot import Snapshot
 from serving.tokens import Signer, read_secret
+from serving.trial import Trial
+from serving.warm import warm
 
 RULES_FILE = "rules.yaml"
 KEPT_MODELS = 3  # older models that explanations of their pages still use
 RULES_AGE_US = 3_600_000_000  # "new for 30 days" is compiled again after an hour
-WARM_UP = 8
 
 logger = logging.getLogger("homeranker")
 
@@ -59,6 +58,7 @@ class Runtime:
         self.live = LiveState(shared, self.params.live_events)
         self.online = OnlineHistory(self.home, environment.redis_url)
         self.learning = Learning(self.params.learning)
+        self.trial = Trial(self)
         self.draining = False
         self._champion: tuple[Path, str] | None = None
         self._refused: str | None = None
@@ -125,6 +125,7 @@ class Runtime:
             if self.snapshot is not None and self.log is not None and seq > self.snapshot.item_seq:
                 changed = catalogue.changes(self.log, self.snapshot.item_seq)
                 self.snapshot = snapshot.stock_changed(self.snapshot, changed)
+        self.trial.follow()
         self._wake.set()
 
     def erase_soon(self) -> None:
@@ -134,12 +135,15 @@ class Runtime:
     # ------------------------------------------------------------ background
 
     def _watch(self) -> None:
-        last, rarely = 0.0, (self._open_log, self._look_for_history, self._look_for_model, self._look_for_basis)
+        last, rarely = (
+            0.0,
+            (self._open_log, self._look_for_history, self._look_for_model, self._look_for_basis, self.trial.look),
+        )
         while not self._end.is_set():
             self._wake.wait(self.params.refresh_s)
             self._wake.clear()
             due = time.monotonic() - last >= self.params.watch_s
-            for task in (self._refresh_items, self._erase, self._learn, *(rarely if due else ())):
+            for task in (self._refresh_items, self.trial.follow, self._erase, self._learn, *(rarely if due else ())):
                 self._attempt(task)
             last = time.monotonic() if due else last
 
@@ -193,7 +197,7 @@ class Runtime:
         patches = catalogue.changes(self.log, 0) if self.log else []
         rules = self._rules()
         made = snapshot.build(model, patches, rules, self.params, now_us(), self.learning, ranks=not self._unranked)
-        self._warm(made)
+        warm(made, self.state, self.log)
         with self._swap:
             before, self.snapshot = self.snapshot, made
         if before is not None and before.version != made.version:
@@ -228,19 +232,6 @@ class Runtime:
                   unlearned(self.log), done),
             self.log,
         )  # fmt: skip
-
-    def _warm(self, made: Snapshot) -> None:
-        """Answer what the last visitors asked, and a stranger, before the first request does."""
-        people: list[tuple[str | None, str]] = [(None, "")]
-        if self.log is not None:
-            sql = "SELECT user_id, COALESCE(session_id, '') FROM slates ORDER BY served_us DESC LIMIT ?"
-            people += [(user, session) for user, session in self.log.slates.read(sql, (WARM_UP,))]
-        rng = np.random.default_rng()
-        for user, session in people:
-            state, _ = self.state(made, user, session, now_us())
-            page = recommender.page(made, state, [], 24, now_us(), rng)
-            if made.ranks and page.fallback:
-                raise ArtifactError(f"model {made.version} cannot rank; it is not taken up, the one before serves on")
 
     def _rules(self) -> Rules:
         """The rules file; where it is wrong the rules that serve stay."""

@@ -56,6 +56,11 @@ class Signer:
     def _mac(self, kind: bytes, body: bytes) -> bytes:
         return hmac.new(self._secret, kind + b"\0" + body, hashlib.sha256).digest()
 
+    @property
+    def key(self) -> bytes:
+        """A key for other purposes, from which the secret cannot be told."""
+        return self._mac(b"key", b"")
+
     def request_id(self) -> str:
         """A new id."""
         body = secrets.token_bytes(RANDOM_BYTES)
