@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 LEASE = "lease"
+OWN_SERVER = "PREFECT__SERVER_EPHEMERAL"  # set by Prefect in a server that a run started for itself
 
 
 @contextmanager
@@ -65,3 +66,23 @@ def bury(registry: Any, lease_s: float) -> list[str]:
             (run_dir / LEASE).unlink(missing_ok=True)
             dead.append(str(record["run"]))
     return dead
+
+
+def end_orphans(prefect_home: Path) -> list[int]:
+    """End Prefect servers that killed runs of this home left behind; only for the holder of the retrain's lock.
+
+    A run that starts its own server ends it too, but a SIGKILL ends the run alone. Returns the process ids.
+    """
+    import psutil
+
+    ended = []
+    for process in psutil.process_iter():
+        try:
+            told = process.environ()
+            mine = told.get("PREFECT_HOME") == str(prefect_home) and told.get(OWN_SERVER) == "1"
+            if mine and process.ppid() == 1 and "uvicorn" in " ".join(process.cmdline()):
+                process.kill()
+                ended.append(process.pid)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return ended

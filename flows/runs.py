@@ -111,6 +111,7 @@ def start(home: Home, request: Request, listen: retrain.Listen) -> Outcome:
     registry = Registry(home)
     with held(home.lock, "a retrain"):
         lease.bury(registry, 0.0)  # we hold the lock: whatever still says "running" has lost its process
+        lease.end_orphans(home.prefect)
         workspace.clear(home)
         _need_space(home.root, settings.free_disk_mb)
         hashed = workspace.hash_input(params, data, Erased.read(home.root).fingerprint())

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from flows.lease import end_orphans
 from serving.package import free_port
 from tests.flows.checkout import Checkout, git, make_checkout
 
@@ -230,6 +231,7 @@ def test_killed_in_every_stage_and_started_again_it_ends_with_the_same_hashes(
         _kill_when(process, f" {stage}\n")
     told = fresh.retrain(shop)
     assert told["manifest_hash"] == first_run["manifest_hash"]
+    assert end_orphans(fresh.home / "prefect") == []  # no killed run left its server behind
     status, listed, _ = fresh.run("status", "--json")
     assert status == 0
     assert isinstance(listed, dict)
