@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +54,13 @@ def answers(url: str) -> bool:
         return False
 
 
-def until(check: Callable[[], Any], seconds: float) -> Any:
+def until(check: Callable[[], Any], seconds: float, pause: float = 0.5) -> Any:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         found = check()
         if found:
             return found
-        time.sleep(0.5)
+        time.sleep(pause)
     raise AssertionError(f"not within {seconds} s")
 
 
@@ -82,14 +83,16 @@ def test_a_schedule_fires_runs_and_publishes(
     with prefect_server(tmp_path / "prefect") as (variables, _):
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        status, told, err = fresh.run("schedule", "--cron", "* * * * *", "--data", str(shop), "--json")
+        soon = datetime.now(UTC) + timedelta(seconds=100)
+        cron = f"{soon.minute} {soon.hour} * * *"
+        status, told, err = fresh.run("schedule", "--cron", cron, "--data", str(shop), "--json")
         assert status == 0, err
         assert isinstance(told, dict) and set(told["deployments"]) == {"retrain", "watch", "wait-for-approval"}
         words = [sys.executable, "-m", "prefect", "worker", "start", "--pool", told["pool"], "--type", "process"]
         with (tmp_path / "worker.log").open("wb") as log:
             worker = subprocess.Popen(words, cwd=fresh.root, env=fresh.environment(), stdout=log, stderr=log)
             try:
-                run = until(lambda: next((one for one in runs(fresh) if one["status"] == "done"), None), 700)
+                run = until(lambda: next((one for one in runs(fresh) if one["status"] == "done"), None), 900, 5)
             finally:
                 worker.terminate()
                 worker.wait(60)
