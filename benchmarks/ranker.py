@@ -5,7 +5,8 @@
     python -m benchmarks.ranker --data DIR_OF_CANONICAL_TABLES --protocol next-basket --cut 2011-11-10
 
 FILE is a Parquet file with the integer columns user, item, pos, ts (Unix seconds). Each model runs in a process of its
-own, so that its peak memory is its own; `fit s` holds tuning and refit, not the scoring of the test users.
+own, so that its peak memory is its own; `fit s` holds tuning and refit, not the scoring of the test users, and `cpu s`
+is what it took of the cores: on a busy machine the honest one.
 Choices. All items are ranked, nothing is sampled, and everything that is tuned is tuned before the cut.
 """
 
@@ -29,16 +30,16 @@ from benchmarks.ranker_table import HEAD, Row, export, rank_all, table_of, value
 from features.errors import HomerankerError, UsageError
 from models.metrics import estimate
 
-Result = tuple[Any, Any, float, float]  # ranks, lists, seconds, MB
+Result = tuple[Any, Any, float, float, float]  # ranks, lists, seconds, seconds of the cores, MB
 
 
 def measure(name: str, job: Job, task: Task) -> Result:
     """Fit one model and rank for everybody."""
-    started = time.perf_counter()
+    started, cores = time.perf_counter(), time.process_time()
     model = MODELS[name](job)
-    seconds = time.perf_counter() - started
+    seconds, cores = time.perf_counter() - started, time.process_time() - cores
     rank_N, item_NK = rank_all(task, model.scores)
-    return rank_N, item_NK, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return rank_N, item_NK, seconds, cores, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def apart(name: str, job: Job, task: Task) -> Result:
@@ -65,9 +66,9 @@ def run(args: argparse.Namespace, table: Table) -> None:
     )
     rows = []
     for name in args.models:
-        rank_N, item_NK, seconds, peak = apart(name, job, task)
+        rank_N, item_NK, seconds, cores, peak = apart(name, job, task)
         covered = np.unique(item_NK[item_NK >= 0]).size / table.n_items
-        rows.append(Row(name, values_of(rank_N), covered, seconds, peak))
+        rows.append(Row(name, values_of(rank_N), covered, seconds, cores, peak))
         print(f"{name}: {HEAD} {rows[-1].values[HEAD].mean():.4f} in {seconds:.0f} s", file=sys.stderr, flush=True)
         if args.export_topk:
             export(args.export_topk / f"{name}.parquet", task.users_N, item_NK, table.item_ids)

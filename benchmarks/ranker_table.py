@@ -41,6 +41,7 @@ class Row:
     values: dict[str, Floats]
     coverage: float
     seconds: float
+    cores_s: float
     peak_mb: float
 
 
@@ -117,12 +118,27 @@ def table_of(rows: list[Row], yardstick: str = "counting") -> str:
     best = max(rows, key=lambda row: row.values[HEAD].mean())
     reference = next((row for row in rows if row.name == yardstick), None)
     metrics = list(rows[0].values)
-    heads = ["model", *metrics, "95 % of " + HEAD, "coverage", "fit s", "peak MB", f"minus {yardstick}", "minus best"]
+    heads = [
+        "model",
+        *metrics,
+        "95 % of " + HEAD,
+        "coverage",
+        "fit s",
+        "cpu s",
+        "peak MB",
+        f"minus {yardstick}",
+        "minus best",
+    ]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in rows:
         told = estimate(row.values[HEAD])
         cells = [row.name, *(f"{row.values[name].mean():.4f}" for name in metrics)]
-        cells += [f"[{told.low:.4f}, {told.high:.4f}]", f"{row.coverage:.3f}", f"{row.seconds:.1f}"]
+        cells += [
+            f"[{told.low:.4f}, {told.high:.4f}]",
+            f"{row.coverage:.3f}",
+            f"{row.seconds:.1f}",
+            f"{row.cores_s:.1f}",
+        ]
         cells += [f"{row.peak_mb:.0f}"]
         for other in (reference, best):
             same = other is None or other is row

@@ -26,6 +26,7 @@ from models import checkpoint, packing
 from models.calibration import Calibration
 from models.columns import feature_names, features
 from models.examples import training_lists
+from models.explain import causes
 from models.history import DAY_US, TYPE_WEIGHT, UserState
 from models.items import ItemRow, ItemTable
 from models.log import ActionLog
@@ -146,34 +147,11 @@ class HomepageModel:
         return replace(self, knowledge=replace(self.knowledge, statistics=statistics))
 
     def because(self, state: UserState, item: int, as_of_us: int, k: int = 3) -> list[Cause]:
-        """The history items with the largest exact terms in the counting scores; empty for a stranger."""
-        item_P, weight_P = self.knowledge.counting.history_weights(state, as_of_us)
-        relations = self.knowledge.counting.relations
-        term_P = sum(
-            (weight_P * relation.strength(item_P, item) for relation in relations.values()), np.zeros(item_P.size)
-        )
-        own_P = (item_P == item) * weight_P
-        term_P = term_P + own_P
-        total = float(term_P.sum())
-        if total <= 0:
-            return self._because_of_content(state, item, as_of_us, k)
-        by_item = {at: float(term_P[item_P == at].sum()) / total for at in np.unique(item_P[term_P > 0]).tolist()}
-        best = sorted(by_item, key=lambda at: (-by_item[at], at))[:k]
-        return [Cause(self.items.item_ids[at], self._newest_type(state, at), by_item[at]) for at in best]
-
-    def _because_of_content(self, state: UserState, item: int, as_of_us: int, k: int) -> list[Cause]:
-        item_P, weight_P = self.knowledge.counting.history_weights(state, as_of_us)
-        if item_P.size == 0:
-            return []
-        vectors = self.knowledge.content_IE
-        same = self.items.category_codes_I[item_P] == self.items.category_codes_I[item]
-        same &= self.items.category_codes_I[item] >= 0
-        term_P = weight_P * (np.maximum(vectors[item_P] @ vectors[item], 0.0) + same)
-        total = float(term_P.sum())
-        best = [at for at in np.argsort(-term_P, kind="stable")[:k] if term_P[at] > 0]
-        named = {int(item_P[at]): float(term_P[at]) / total for at in reversed(best)}
-        ordered = sorted(named, key=lambda at: (-named[at], at))
-        return [Cause(self.items.item_ids[at], self._newest_type(state, at), named[at]) for at in ordered]
+        """The history items that speak for this one, most first (explain.py); empty for a stranger."""
+        return [
+            Cause(self.items.item_ids[at], self._newest_type(state, at), share)
+            for at, share in causes(self, state, item, as_of_us)[:k]
+        ]
 
     def _newest_type(self, state: UserState, item: int) -> str:
         mine = np.flatnonzero((state.item_P == item) & (TYPE_WEIGHT[state.type_P] > 0))
