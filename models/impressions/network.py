@@ -35,13 +35,13 @@ class ImpressionParams:
     hidden: tuple[int, ...] = (64, 32)
     cross_rank: int = 24
     dropout: float = 0.2
-    id_dropout: float = 0.3
+    id_dropout: float = 0.6
     cart_loss: float = 0.3
     purchase_loss: float = 0.3
-    embedding_decay: float = 1e-5  # squared item vectors, by page
+    embedding_decay: float = 3e-5  # squared item vectors, by page
     batch: int = 96
     loop: LoopParams = field(
-        default_factory=lambda: LoopParams(epochs=4, learning_rate=1.5e-3, weight_decay=1e-2, patience=1)
+        default_factory=lambda: LoopParams(epochs=3, learning_rate=1.5e-3, weight_decay=1e-2, patience=1)
     )
     seed: int = 17
 
