@@ -7,7 +7,7 @@ for approval. The commands stand in flows/commands/, a file for each person who 
 
 from __future__ import annotations
 
-from flows.commands import decisions, deploy, jobs, look, schedule, service, tune
+from flows.commands import decisions, deploy, jobs, look, schedule, service, simulate, tune
 from flows.commands.base import app
 from flows.voice import run
 
@@ -19,6 +19,7 @@ COMMANDS = (
     schedule,
     service,
     deploy,
+    simulate,
 )  # an import registers them
 
 

@@ -20,11 +20,13 @@ from features.errors import UsageError
 from features.history import HistoryParams
 from features.split import SplitParams
 from features.validation import ValidationParams
+from flows.loop_params import LoopParams
+from flows.sources import ONLINE_RETAIL
 from models.gate import GateParams
+from models.policy.recipe import PolicyParams
 from models.recipe import TrainParams
+from models.simulator.params import SimulatorParams
 from serving.params import ServingParams
-
-ONLINE_RETAIL = "online-retail"
 
 
 class DataParams(BaseModel):
@@ -80,9 +82,12 @@ class Params(BaseModel):
     history: HistoryParams = HistoryParams()
     split: SplitParams = SplitParams()
     train: TrainParams = TrainParams()
+    policy: PolicyParams = PolicyParams()
     gate: GateParams = GateParams()
     serving: ServingParams = ServingParams()
     monitor: MonitorParams = MonitorParams()
+    simulator: SimulatorParams = SimulatorParams()
+    loop: LoopParams = LoopParams()
     run: RunParams = Field(default=RunParams())
 
 

@@ -33,7 +33,15 @@ _FLOOR = ("features",)
 _CORE = ("features", "models")
 
 STAGES: tuple[Stage, ...] = (
-    Stage("import", "any source into canonical tables", _FLOOR, (), (A.tables, A.import_report), ("data",), True),
+    Stage(
+        "import",
+        "any source into canonical tables",
+        _FLOOR,
+        (),
+        (A.tables, A.import_report),
+        ("data", "simulator"),
+        True,
+    ),
     Stage(
         "validate",
         "stop bad data before anything learns from it",
@@ -69,19 +77,27 @@ STAGES: tuple[Stage, ...] = (
         ("train",),
     ),
     Stage(
+        "policy",
+        "a page policy from impressions, proved off-policy",
+        _CORE,
+        (A.clean, A.features, A.sequence, A.model),
+        (A.policy,),
+        ("policy", "serving", "train"),
+    ),
+    Stage(
         "evaluate",
         "every model on the same users of the gate slice",
         _CORE,
-        (A.clean, A.features, A.model, CHAMPION_INPUT),
+        (A.clean, A.features, A.model, A.policy, CHAMPION_INPUT),
         (A.evaluation,),
         ("gate",),
     ),
-    Stage("gate", "may it meet shoppers?", _CORE, (A.evaluation,), (A.verdict,), ("gate",)),
+    Stage("gate", "may it meet shoppers?", _CORE, (A.evaluation, A.policy), (A.verdict,), ("gate",)),
     Stage(
         "package",
         "the Bento and its manifest",
         ("features", "models", "serving"),
-        (A.import_report, A.validation, A.clean, A.features, A.model, A.evaluation, A.verdict),
+        (A.import_report, A.validation, A.clean, A.features, A.policy, A.evaluation, A.verdict),
         (A.package,),
         ("serving",),
     ),
@@ -89,11 +105,14 @@ STAGES: tuple[Stage, ...] = (
         "report",
         "the reviewer's page",
         ("features", "models", "serving"),
-        (A.import_report, A.validation, A.clean, A.features, A.sequence, A.model, A.evaluation, A.verdict, A.package),
+        (
+            A.import_report, A.validation, A.clean, A.features, A.sequence, A.model, A.policy, A.evaluation, A.verdict,
+            A.package,
+        ),
         (A.report,),
         (),
     ),
-)
+)  # fmt: skip
 BY_NAME = {stage.name: stage for stage in STAGES}
 
 

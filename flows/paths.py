@@ -54,6 +54,11 @@ class Artifacts:
         return self.root / "model"
 
     @property
+    def policy(self) -> Path:
+        """judged/, final/ with the page policy's network where one was learned, and policy.json."""
+        return self.root / "policy"
+
+    @property
     def evaluation(self) -> Path:
         """metrics.json, per_user.parquet, pages.json."""
         return self.root / "evaluation"

@@ -16,6 +16,7 @@ import os
 import secrets
 import shutil
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,12 @@ from typing import Any
 import yaml
 
 from features.errors import HomerankerError, UsageError
-from features.importers import import_data
 from flows import config, lease, notify, retrain, workspace
 from flows.paths import DATA_INPUT, REPOSITORY, Artifacts, Home
 from flows.registry import DONE, FAILED, RUNNING, Registry, held, now
+from flows.sources import NAMED_DATA, ONLINE_RETAIL, make_tables, place_of
 from serving.erasure import Erased
 
-NAMED_DATA = {config.ONLINE_RETAIL: (config.ONLINE_RETAIL, "data/online_retail.parquet")}
 SMOKE_USERS = 2
 
 
@@ -37,11 +37,12 @@ SMOKE_USERS = 2
 class Request:
     """What the user asked for."""
 
-    data: str = config.ONLINE_RETAIL
+    data: str = ONLINE_RETAIL
     until: str | None = None
     by: str = ""
     why: str = "by hand"
     force: bool = False
+    settings: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  # over params.yaml, by section
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,15 +56,15 @@ class Outcome:
 def resolve(request: Request) -> tuple[dict[str, Any], Path, bool]:
     """(params of the run, its data, whether the data is copied in)."""
     params = yaml.safe_load((REPOSITORY / "params.yaml").read_text()) or {}
+    params |= {section: {**(params.get(section) or {}), **values} for section, values in request.settings.items()}
     data = dict(params.get("data") or {})
     if request.until is not None:
         _check_date(request.until)
         data["until"] = request.until
     named = request.data in NAMED_DATA
     if named:
-        data["format"], data["path"] = NAMED_DATA[request.data]
-        data["name"] = request.data
-        source = REPOSITORY / data["path"]
+        data["format"], source = place_of(request.data, REPOSITORY)
+        data["path"], data["name"] = source.relative_to(REPOSITORY).as_posix(), request.data
     else:
         source = Path(request.data).resolve()
         if not source.is_dir():
@@ -92,7 +93,7 @@ def _without_erased(home: Home, params: dict[str, Any], source: Path) -> tuple[d
         return params, None
     tables = home.work / "without-erased"
     shutil.rmtree(tables, ignore_errors=True)
-    import_data(params["data"]["format"], source, tables)
+    make_tables(params["data"]["format"], source, config.parse(params).simulator, tables)
     return params | {"data": params["data"] | {"format": "canonical", "path": DATA_INPUT.as_posix()}}, tables
 
 
@@ -241,7 +242,7 @@ def copy_out(worktree: Path, run_dir: Path) -> Artifacts:
     whole = {
         artifacts.package / "bento": "bento",
         artifacts.package / "model": "model",
-        artifacts.model / "judged": "judged",
+        artifacts.policy / "judged": "judged",
         artifacts.evaluation: "evaluation",
     }
     for source, name in whole.items():
@@ -250,6 +251,7 @@ def copy_out(worktree: Path, run_dir: Path) -> Artifacts:
     singles = {
         artifacts.package / "manifest.json": "manifest.json",
         artifacts.verdict: "verdict.json",
+        artifacts.policy / "policy.json": "policy.json",
         artifacts.validation: "validation.json",
         artifacts.import_report: "import.json",
         artifacts.clean / "cleaning.json": "cleaning.json",

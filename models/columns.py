@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from models.counting import RELATIONS
 from models.history import DAY_US, PURCHASE, TYPE_CODE, TYPE_WEIGHT, UserState
+from models.lift import LIFTS, lifts
 from models.signals import SESSION_RELATIONS, Knowledge, Reading, last_session
 from models.statistics import LONG_AGO_DAYS
 
@@ -60,7 +61,8 @@ PERSON = (
 
 def feature_names(knowledge: Knowledge) -> tuple[str, ...]:
     """The names of the F columns."""
-    return (*BOUGHT, *ACTED, *RELATED, *SHARES, *PERSON, *knowledge.statistics.values)
+    lifted = LIFTS if "appeal" in knowledge.statistics.values else ()
+    return (*BOUGHT, *ACTED, *RELATED, *SHARES, *PERSON, *lifted, *knowledge.statistics.values)
 
 
 def features(state: UserState, reading: Reading, knowledge: Knowledge, as_of_us: int, index_C: Ints) -> Floats32:
@@ -71,9 +73,11 @@ def features(state: UserState, reading: Reading, knowledge: Knowledge, as_of_us:
         *_related(reading, index_C),
         *(reading.share_I[name][index_C] for name in SHARES),
         *_person(state, knowledge, as_of_us, index_C),
+        *(lifts(state, knowledge, as_of_us, index_C) if "appeal" in knowledge.statistics.values else ()),
         *(knowledge.statistics.values[name][index_C] for name in knowledge.statistics.values),
     ]
-    return np.nan_to_num(np.stack(columns, axis=1), posinf=50.0, neginf=-50.0).astype(np.float32)
+    result: Floats32 = np.nan_to_num(np.stack(columns, axis=1), posinf=50.0, neginf=-50.0).astype(np.float32)
+    return result
 
 
 class _Pairs:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from features.errors import TrainingError
 from features.schema import Events
+from models.appeal import Shown
 from models.history import TYPE_CODE, TYPE_WEIGHT
 
 Ints = npt.NDArray[np.int64]
@@ -36,10 +37,13 @@ class ActionLog:
     price: npt.NDArray[np.float64]  # nan = unknown
     user_ids: tuple[str, ...]  # of the codes below len(user_ids); guests lie above
     n_items: int
+    shown: Shown | None = None  # what pages showed; of all times, whatever rows are taken
 
     @classmethod
-    def from_arrow(cls, events: pa.Table, index: dict[str, int], n_items: int) -> ActionLog:
-        """Cleaned `events` (sorted by time, every row with a session id) and the item index -> arrays.
+    def from_arrow(
+        cls, events: pa.Table, index: dict[str, int], n_items: int, slates: pa.Table | None = None
+    ) -> ActionLog:
+        """Cleaned `events` (sorted by time, every row with a session id), the item index and `slates` -> arrays.
 
         Raises TrainingError where no row is left.
         """
@@ -60,7 +64,8 @@ class ActionLog:
         price = table[Events.PRICE].to_numpy().astype(np.float64)
         time_us = table[Events.EVENT_TIME].cast(pa.int64()).to_numpy()
         order = np.argsort(time_us, kind="stable")
-        whole = cls(user, guest, session, item[keep], type_code[keep], time_us, quantity, price, names, n_items)
+        shown = Shown.from_arrow(slates, events, index) if slates is not None and slates.num_rows else None
+        whole = cls(user, guest, session, item[keep], type_code[keep], time_us, quantity, price, names, n_items, shown)
         return whole.rows(order)
 
     def before(self, cut_us: int) -> ActionLog:

@@ -57,6 +57,8 @@ class ItemStatistics:
         values["trend_7_30"] = values["popularity_7d"] - values["popularity_30d"]
         values["trend_30_90"] = values["popularity_30d"] - values["popularity_90d"]
         values |= _ages(log, items, cut_us) | _habits(log, items)
+        if log.shown is not None:
+            values["appeal"] = log.shown.appeal(items.category_codes_I, cut_us)
         return cls(values, cut_us)
 
     def extended(self, items: ItemTable, now_us: int) -> ItemStatistics:

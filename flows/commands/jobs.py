@@ -16,7 +16,9 @@ from flows.voice import say
 
 @app.command()
 def retrain(
-    data: Annotated[str, typer.Option(help="online-retail, or a directory of canonical tables.")] = "online-retail",
+    data: Annotated[
+        str, typer.Option(help="online-retail, simulated, open-bandit, or a directory of canonical tables.")
+    ] = "online-retail",
     until: Annotated[str | None, typer.Option(help="UTC date, inclusive: leave out what came later.")] = None,
     promote: Annotated[bool, typer.Option(help="Make it the champion if the gate passes.")] = False,
     by: Annotated[str, typer.Option(help="Who starts it.")] = "",

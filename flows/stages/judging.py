@@ -45,8 +45,10 @@ def evaluate() -> None:
     load.fix_bytes()
     table = load.items()
     actions, times = load.log(table), load.times()
-    slice_ = evaluation.Slice.of(actions, times.gate_cut_us, times.end_us, load.states(actions, table))
-    model = HomepageModel.load(A.model / "judged")
+    slice_ = evaluation.Slice.of(
+        actions, times.gate_cut_us, times.end_us, load.states(actions, table), load.params().gate.max_users
+    )
+    model = HomepageModel.load(A.policy / "judged")
     champion, about, note = _champion(times.gate_cut_us)
     named = evaluation.tops(model, lightgbm.Booster(model_file=str(A.model / TREES)))
     if champion is not None:
@@ -181,5 +183,6 @@ def gate() -> None:
     }
     masks = load.read_json(A.evaluation / "segments.json")
     segments = {name: np.array(mask, dtype=bool) for name, mask in masks.items()}
-    verdict = judge(Evidence(values=values, segments=segments, **told), load.params().gate)
+    proof = load.read_json(A.policy / "policy.json")["proof"]
+    verdict = judge(Evidence(values=values, segments=segments, proof=proof, **told), load.params().gate)
     load.write_json(A.verdict, verdict.to_json())

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from features.errors import ArtifactError
 from features.history import History, history_row
-from features.schema import Events, Items
+from features.schema import Events, Items, Slates
 from features.split import SplitParams, make_windows
 from flows import config
 from flows.paths import Artifacts, Home
@@ -63,9 +63,15 @@ def clean_events() -> pa.Table:
     return pq.read_table(A.clean / f"{Events.TABLE}.parquet")
 
 
+def clean_slates() -> pa.Table | None:
+    """Clean slates, None where the shop has none."""
+    path = A.clean / f"{Slates.TABLE}.parquet"
+    return pq.read_table(path) if path.exists() else None
+
+
 def log(table: ItemTable) -> ActionLog:
-    """The clean events as arrays."""
-    return ActionLog.from_arrow(clean_events(), table.index, len(table))
+    """The clean events as arrays, with what pages showed."""
+    return ActionLog.from_arrow(clean_events(), table.index, len(table), clean_slates())
 
 
 def times() -> Times:

@@ -33,7 +33,7 @@ def package(no_consent: list[str]) -> None:
     """Write package/model, package/bento and package/manifest.json."""
     shutil.rmtree(A.package, ignore_errors=True)
     model_dir = A.package / "model"
-    shutil.copytree(A.model / "final", model_dir)
+    shutil.copytree(A.policy / "final", model_dir)
     verdict, metrics = load.read_json(A.verdict), load.read_json(A.evaluation / "metrics.json")
     times = load.times()
     told = {
@@ -62,7 +62,7 @@ def manifest(model_version: str, bento: Path, told: dict[str, Any]) -> dict[str,
         "data_hash": told["data_hash"],
         "clean_hash": load.digest_of(A.clean),
         "features_hash": load.digest_of(A.features),
-        "weights_hash": load.digest_of(A.model),
+        "weights_hash": load.digest_of(A.policy),
         "metrics_hash": load.digest_of(A.evaluation),
         "verdict_hash": load.digest_of(A.verdict),
         "verdict": told["verdict"],

@@ -17,14 +17,15 @@ from features.engine import EngineConfig
 from features.errors import UsageError
 from features.expectations import validate
 from features.history import History, user_history, write_history
-from features.importers import import_data
 from features.integrity import write_manifest
 from features.schema import Users
 from features.validation import ReferenceProfile, raise_if_critical
 from flows.paths import CHAMPION_INPUT, Artifacts
+from flows.sources import make_tables
 from flows.stages import load
 from flows.stages.judging import evaluate, gate
 from flows.stages.packaging import package
+from flows.stages.policy import policy
 from flows.stages.training import train_ranker, train_sequence
 from models.examples import next_visits
 
@@ -43,8 +44,8 @@ def _end_of_day(day: str | None) -> datetime | None:
 
 def import_tables() -> None:
     """Any source into canonical tables."""
-    data = load.params().data
-    report = import_data(data.format, Path(data.path), A.tables)
+    settings = load.params()
+    report = make_tables(settings.data.format, Path(settings.data.path), settings.simulator, A.tables)
     write_manifest(A.tables)
     load.write_json(A.import_report, report.as_dict())
 
@@ -157,6 +158,7 @@ RUN: dict[str, Callable[[], Any]] = {
     "history": build_history,
     "train_sequence": train_sequence,
     "train_ranker": train_ranker,
+    "policy": policy,
     "evaluate": evaluate,
     "gate": gate,
     "package": bento,

@@ -45,17 +45,21 @@ class Day:
 
 def play(shop: Shop, policy: PagePolicy, days: int, seed: int) -> Iterator[Day]:
     """Play days 0 to `days` - 1; `seed` draws the policy's luck, never the shoppers'."""
-    for day in range(days):
-        rng = np.random.default_rng([seed, 5, day])
-        batch, shelf_I = shop.open(day), shop.truth.catalogue.available(day)
-        rows_R, waves = np.arange(len(batch)), []
-        while rows_R.size:
-            pages = policy.pages(shop, batch, rows_R, shelf_I, rng)
-            answers = shop.answer(batch, rows_R, pages.item_RK)
-            waves.append(Shown(rows_R, pages, answers))
-            rows_R = rows_R[answers.stays_R]
-        policy.learn([wave.answers for wave in waves], rng)
-        yield Day(batch, shelf_I, waves)
+    return (play_day(shop, policy, day, seed) for day in range(days))
+
+
+def play_day(shop: Shop, policy: PagePolicy, day: int, seed: int) -> Day:
+    """Play one day, later than every day before."""
+    rng = np.random.default_rng([seed, 5, day])
+    batch, shelf_I = shop.open(day), shop.truth.catalogue.available(day)
+    rows_R, waves = np.arange(len(batch)), []
+    while rows_R.size:
+        pages = policy.pages(shop, batch, rows_R, shelf_I, rng)
+        answers = shop.answer(batch, rows_R, pages.item_RK)
+        waves.append(Shown(rows_R, pages, answers))
+        rows_R = rows_R[answers.stays_R]
+    policy.learn([wave.answers for wave in waves], rng)
+    return Day(batch, shelf_I, waves)
 
 
 def request_names(batch: SessionBatch, rows_R: Ints, page_R: Ints) -> list[str]:

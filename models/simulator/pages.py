@@ -92,6 +92,20 @@ class PlackettLucePages(Popularity):
         )
 
 
+class CountedPages(Popularity):
+    """The same page for everybody: what was clicked and bought most lately, counted anew each night."""
+
+    name = "simulated-counted"
+
+    def __init__(self, items: int) -> None:
+        super().__init__(items, weight=1.0, noise=0.0)
+
+    def pages(self, shop: Shop, batch: SessionBatch, rows_R: Ints, shelf_I: Bools, rng: np.random.Generator) -> Pages:
+        """One page, repeated."""
+        order = np.argsort(np.where(shelf_I, -self.utility_I, np.inf), kind="stable")[: shop.params.page_size]
+        return _certain(np.tile(order, (rows_R.size, 1)), np.tile(self.utility_I[order], (rows_R.size, 1)))
+
+
 class PopularPages:
     """The same page for everybody: the items that the average user likes best, from the truth.
 

@@ -67,6 +67,14 @@ class Shop:
         self._sales: list[tuple[Ints, Ints]] = []
         self._returns: dict[int, list[Returned]] = {}
 
+    def fork(self) -> Shop:
+        """The same shop with the same past, whose future may differ: for two policies on the same shoppers."""
+        twin = Shop(truth=self.truth)
+        twin.satisfaction_U, twin.bought_UI = self.satisfaction_U.copy(), self.bought_UI.copy()
+        twin._day, twin._sales = self._day, list(self._sales)
+        twin._returns = {day: list(gone) for day, gone in self._returns.items()}
+        return twin
+
     def open(self, day: int) -> SessionBatch:
         """End the day before and let a day's shoppers in; days ascend."""
         if self._day is not None:
@@ -80,6 +88,10 @@ class Shop:
         """A day's visits (day 0 is `first_day`) in the order of their start."""
         batch = self.open(day)
         return (session_at(batch, row) for row in range(len(batch)))
+
+    def today(self) -> list[Session]:
+        """The sessions of the day that was opened last, as they stand."""
+        return [] if self._day is None else [session_at(self._day, row) for row in range(len(self._day))]
 
     def _night(self, batch: SessionBatch) -> None:
         """Satisfaction moves towards the quality of each session that saw a page; purchases are remembered."""
@@ -213,10 +225,19 @@ class Shop:
         found = search_rows(self.truth, session.batch, session.rows, answers)
         return [*rows.to_pylist(), *found.to_pylist()], bool(answers.stays_R[0])
 
-    def value_of(self, session: Session, slots: Sequence[tuple[int, str]]) -> float:
-        """Exact expected value in GBP of a page of (position, item_id) for the session as it stands."""
+    def slot_values(self, session: Session, slots: Sequence[tuple[int, str]]) -> Floats:
+        """(K,) exact expected value in GBP of each slot of a page of (position, item_id), as the session stands."""
         item_1K, position_1K = self._slots(slots)
-        return float(self.truth.value(self.probabilities(session.batch, session.rows, item_1K, position_1K)).sum())
+        value_1K = self.truth.value(self.probabilities(session.batch, session.rows, item_1K, position_1K))
+        return np.asarray(value_1K[0], dtype=np.float64)
+
+    def value_of(self, session: Session, slots: Sequence[tuple[int, str]]) -> float:
+        """Exact expected value in GBP of a page."""
+        return float(self.slot_values(session, slots).sum())
+
+    def launched(self, slots: Sequence[tuple[int, str]]) -> Ints:
+        """(K,) the day on which each item of a page was launched, negative for those that were always there."""
+        return np.asarray(self.truth.catalogue.launch_day_I[self._slots(slots)[0][0]], dtype=np.int64)
 
     def oracle_page(self, session: Session, k: int, available: Sequence[str] | None = None) -> list[tuple[int, str]]:
         """The page of at most `k` slots with the highest expected value; `available` defaults to the day's shelf."""

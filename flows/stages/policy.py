@@ -1,0 +1,46 @@
+"""The policy stage: a page policy learned from the slates, with its off-policy proof; else the ranker as it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+
+from flows.paths import Artifacts
+from flows.stages import load
+from flows.stages.progress import tell
+from models import recipe
+from models.homepage import HomepageModel
+from models.policy.plackett_luce import PlackettLuceParams
+from models.policy.recipe import learn_policy
+from models.sequence import load_model
+
+A = Artifacts()
+
+
+def policy() -> None:
+    """Write policy/judged (as of the gate's cut), policy/final (what ships) and policy/policy.json."""
+    load.fix_bytes()
+    settings = load.params()
+    table, slates = load.items(), load.clean_slates()
+    log = load.log(table)
+    judged = HomepageModel.load(A.model / "judged")
+    told = learn_policy(
+        slates,
+        load.clean_events(),
+        log,
+        judged,
+        load_model(A.sequence / "early"),
+        settings.policy,
+        PlackettLuceParams(settings.serving.temperature, settings.serving.floor),
+        load.checkpoints("policy", dataclasses.asdict(settings.policy), load.digest_of(A.model)),
+        lambda name, epoch, epochs, figures: tell(f"{name} epoch", epoch, epochs, figures),
+    )
+    shutil.rmtree(A.policy, ignore_errors=True)
+    A.policy.mkdir(parents=True)
+    if told.model is None:
+        for part in ("judged", "final"):
+            shutil.copytree(A.model / part, A.policy / part)
+    else:
+        told.model.save(A.policy / "judged")
+        recipe.refresh(told.model, log, table, load.times().end_us).save(A.policy / "final")
+    load.write_json(A.policy / "policy.json", told.to_json())

@@ -1,0 +1,61 @@
+"""What a person's acts say beyond what everybody does: lifts of categories and brands, and how far a price is off.
+
+Choices. The share of a history in a category follows what pages showed; its lift over the shop's share is the naive
+Bayes evidence for a taste (or, over the running session, for an intent), shrunk so that one act says little. Used where
+the log has impressions, beside `appeal`.
+Shapes: I items, C candidates, P history pairs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from models.history import TYPE_WEIGHT, UserState
+from models.signals import Knowledge
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+KINDS = ("category", "top_category", "brand")
+LIFTS = (*(f"{kind}_lift{span}" for span in ("", "_long", "_session") for kind in KINDS), "price_gap")
+HALF_LIVES_DAYS = (14.0, 120.0)
+PRIOR_HISTORY, PRIOR_SESSION, PRIOR_PRICE = 20.0, 10.0, 3.0  # acts that the shop's shares (or mean price) weigh
+
+
+def lifts(state: UserState, knowledge: Knowledge, as_of_us: int, index_C: Ints) -> list[Floats]:
+    """One (C,) column for each of `LIFTS`; 0 where nothing is known."""
+    acts_I = np.expm1(knowledge.statistics.values["popularity_all"])
+    said_P = (TYPE_WEIGHT[state.type_P] > 0).astype(np.float64)
+    spans = [(said_P * state.decayed(as_of_us, half), PRIOR_HISTORY) for half in HALF_LIVES_DAYS]
+    spans.append((said_P * state.session_P, PRIOR_SESSION))
+    items = knowledge.items
+    codes = (items.category_codes_I, items.top_category_codes_I, items.brand_codes_I)
+    shares = [_share(code_I, acts_I) for code_I in codes]
+    columns = [
+        _lift(code_I, share_G, state.item_P, weight_P, prior, index_C)
+        for weight_P, prior in spans
+        for code_I, share_G in zip(codes, shares, strict=True)
+    ]
+    return [*columns, _price_gap(knowledge, acts_I, state.item_P, spans[1][0], index_C)]
+
+
+def _price_gap(knowledge: Knowledge, acts_I: Floats, item_P: Ints, weight_P: Floats, index_C: Ints) -> Floats:
+    """(C,) squared distance of the log price to the one that the person usually looks at."""
+    price_I = knowledge.statistics.values["log_price"]
+    usual = float(np.average(price_I, weights=acts_I + 1e-9))
+    mine = (weight_P @ price_I[item_P] + PRIOR_PRICE * usual) / (float(weight_P.sum()) + PRIOR_PRICE)
+    return np.asarray((price_I[index_C] - mine) ** 2, dtype=np.float64)
+
+
+def _share(code_I: Ints, acts_I: Floats) -> Floats:
+    """(G,) the shop's share of each code, from code -1 on, never 0."""
+    acts_G = np.bincount(code_I + 1, acts_I + 0.1)
+    return np.asarray((acts_G + 1.0) / (acts_G + 1.0).sum(), dtype=np.float64)
+
+
+def _lift(code_I: Ints, share_G: Floats, item_P: Ints, weight_P: Floats, prior: float, index_C: Ints) -> Floats:
+    mine_G = np.bincount(code_I[item_P] + 1, weight_P, share_G.size)
+    lift_G = np.log((mine_G / share_G + prior) / (mine_G.sum() + prior))
+    lift_G[0] = 0.0
+    return np.asarray(lift_G[code_I[index_C] + 1], dtype=np.float64)

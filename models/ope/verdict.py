@@ -1,0 +1,142 @@
+"""The gate of a page policy: may it meet shoppers, by the log alone?
+
+Choices. A policy passes only where a betting lower bound on the difference to the logging policy is above 0: a point
+estimate lets a worse policy through every fifth time. The difference is taken page by page, so that a page's slots,
+which share a shopper, count once. "Cannot tell" is a refusal with its own name, and a log with a fault is refused
+before any figure is believed. A page's difference is the sum of (weight - 1) x reward over its slots: the target valued
+slot by slot on the pages that were shown, exact where a slot's reward depends on its item and position (IIPS).
+Shapes: N slots of R pages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from models.gate import CANNOT_TELL, PASS, REFUSE
+from models.ope.betting import lower_bound, surely_better
+from models.ope.estimators import Floats, Interval, estimate
+from models.ope.faults import Fault, faults
+from models.ope.log import SlotLog
+
+
+@dataclass(frozen=True)
+class OpeParams:
+    """alpha: chance to pass a policy that is no better; the least evidence for any statement."""
+
+    alpha: float = 0.05
+    margin: float = 0.0  # how much worse, as a share of the logging policy's value, still passes
+    min_support: float = 0.2  # of the target's choices; only where support may be partial
+    min_pages: int = 500
+    min_effective: float = 200.0  # pages: effective sample size of the weights
+    max_weight: float = 1000.0
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Verdict and reasons; figures are rewards a page."""
+
+    verdict: str
+    reasons: tuple[str, ...]
+    logging: Interval
+    target: Interval
+    difference: Interval
+    lower: float | None
+    diagnostics: dict[str, float]
+    faults: tuple[Fault, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """For the report."""
+        return {
+            "verdict": self.verdict,
+            "reasons": list(self.reasons),
+            "logging": self.logging.to_json(),
+            "target": self.target.to_json(),
+            "difference": self.difference.to_json(),
+            "lower_bound": None if self.lower is None else round(self.lower, 6),
+            "diagnostics": {name: round(value, 6) for name, value in self.diagnostics.items()},
+            "faults": [fault.to_json() for fault in self.faults],
+        }
+
+
+def diagnostics(log: SlotLog, weight_N: Floats) -> dict[str, float]:
+    """What tells whether the weights can be believed; all are about drawn slots."""
+    total, square = float(weight_N.sum()), float((weight_N**2).sum())
+    slots = max(1, weight_N.size)
+    return {
+        "pages": float(log.pages),
+        "slots": float(weight_N.size),
+        "mean weight": total / slots,
+        "effective sample size": total**2 / square if square else 0.0,
+        "largest weight": float(weight_N.max(initial=0.0)),
+        "slots the target would never show": float((weight_N == 0).mean()) if weight_N.size else 0.0,
+        "least propensity": float(log.propensity_N.min(initial=1.0)),
+        "deterministic slots left out": log.left_out / max(1, log.left_out + weight_N.size),
+    }
+
+
+def page_values(log: SlotLog, value_N: Floats) -> Floats:
+    """(R,) sums by page."""
+    _, at_N = np.unique(log.page_N, return_inverse=True)
+    return np.bincount(at_N, value_N).astype(np.float64)
+
+
+def judge(log: SlotLog, target_N: Floats, params: OpeParams | None = None, full_support: bool = True) -> Judgement:
+    """The verdict on a target policy with probabilities `target_N` of the logged items given the slots above them.
+
+    With `full_support` false the logging policy may have left out some of the target's choices: the target is valued on
+    the choices that the log supports (weights over their mean at the position), and the support is told.
+    """
+    params = params or OpeParams()
+    weight_N = target_N / log.propensity_N
+    found = tuple(faults(log, weight_N if full_support else None))
+    told = diagnostics(log, weight_N)
+    if not full_support:
+        weight_N = _normalised(log, weight_N)
+    reward_R, value_R = page_values(log, log.reward_N), page_values(log, weight_N * log.reward_N)
+    figures = (estimate(reward_R), estimate(value_R), estimate(value_R - reward_R))
+    if found:
+        reasons = tuple(f"{fault.name}: {fault.why}" for fault in found)
+        return Judgement(REFUSE, reasons, *figures, None, told, found)
+    allowance = params.margin * float(reward_R.mean()) if reward_R.size else 0.0
+    floor = -max(float(reward_R.max(initial=0.0)), 1e-9)
+    lower = lower_bound(value_R - reward_R, floor, params.alpha)
+    better = surely_better(value_R - reward_R + allowance, floor + allowance, params.alpha)
+    heaviest = float(page_values(log, weight_N).max(initial=1.0)) * -floor
+    worse = surely_better(reward_R - value_R - allowance, -heaviest - allowance, params.alpha)
+    verdict, reason = _decide(better, worse, allowance, figures[2], lower, told, params)
+    return Judgement(verdict, (reason,), *figures, lower, told, ())
+
+
+def _normalised(log: SlotLog, weight_N: Floats) -> Floats:
+    """(N,) weights over their mean at each position."""
+    count_S = np.bincount(log.position_N)
+    mean_S = np.bincount(log.position_N, weight_N) / np.maximum(count_S, 1)
+    return weight_N / np.maximum(mean_S[log.position_N], 1e-9)
+
+
+def _decide(
+    better: bool,
+    worse: bool,
+    allowance: float,
+    interval: Interval,
+    lower: float,
+    told: dict[str, float],
+    params: OpeParams,
+) -> tuple[str, str]:
+    if told["pages"] < params.min_pages or told["effective sample size"] < params.min_effective:
+        seen = f"{told['pages']:,.0f} pages, effective sample size {told['effective sample size']:,.0f} slots"
+        return CANNOT_TELL, f"too little evidence: {seen}"
+    if told["largest weight"] > params.max_weight:
+        return CANNOT_TELL, f"a single weight of {told['largest weight']:,.0f} decides: the log hardly supports it"
+    if told["mean weight"] < params.min_support:
+        return CANNOT_TELL, f"the log supports {told['mean weight']:.0%} of the target's choices"
+    between = f"difference {interval.mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}] a page"
+    limit = f"{-allowance:+.4f}" if allowance else "0"
+    if better:
+        return PASS, f"{between}; surely above {limit} (lower bound {lower:+.4f})"
+    if worse:
+        return REFUSE, f"{between}; below {limit}"
+    return CANNOT_TELL, f"{between}; the lower bound {lower:+.4f} is not above {limit}"

@@ -1,0 +1,57 @@
+"""How probable the pages of a log are under another policy: Plackett-Luce over a model's scores, slot by slot.
+
+Choices. The probability of each shown item given the items above it, over the candidates of that moment: what the
+estimators need. Modules, diversity and a shop's rules, which the service adds, are left out; so is what the service
+learns between two retrains. An item that the model does not name has the probability 0.
+Shapes: K slots, C candidates, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from models.history import DAY_US
+from models.homepage import HomepageModel
+from models.policy.impressions import Floats, Ints, Page, People
+from models.policy.plackett_luce import PlackettLuce, PlackettLuceParams, utilities
+
+
+def slot_probabilities(score_C: Floats, index_C: Ints, item_K: Ints, params: PlackettLuceParams) -> Floats:
+    """(K,) probability of each item of a page given the items above it; candidates come best first.
+
+    A slot is drawn from the best 2 K + 20 candidates that are left, as the service does.
+    """
+    policy, utility_C = PlackettLuce(params), utilities(score_C)
+    place = {item: at for at, item in enumerate(index_C.tolist())}
+    left_C = np.ones(index_C.size, np.bool_)
+    near = 2 * item_K.size + 20
+    told_K = np.zeros(item_K.size)
+    for slot, item in enumerate(item_K.tolist()):
+        at = place.get(item)
+        if at is None:
+            continue
+        open_C = left_C & (np.cumsum(left_C) <= near)
+        told_K[slot] = policy.probabilities(utility_C, open_C)[at] if open_C[at] else 0.0
+        left_C[at] = False
+    return told_K
+
+
+def target_probabilities(
+    model: HomepageModel, pages: Sequence[Page], people: People, params: PlackettLuceParams, candidates: int = 500
+) -> list[Floats]:
+    """(K,) for each page: what the model's policy would have shown with which probability. Pages by time."""
+    on_sale_I = model.knowledge.on_sale(model.trained_until_us)
+    told: list[Floats] = []
+    day_us = -1
+    for page in pages:
+        if page.served_us - page.served_us % DAY_US != day_us:
+            day_us = page.served_us - page.served_us % DAY_US
+            people.open_day(day_us, {one.user_id for one in pages if day_us <= one.served_us < day_us + DAY_US})
+        state = people.state(page.user_id, page.session_id, page.served_us)
+        eligible_I = on_sale_I.copy()
+        eligible_I[page.item_K] = True  # it was on the shelf
+        ranking = model.rank(state, model.as_of(page.served_us), eligible_I, candidates)
+        told.append(slot_probabilities(ranking.score_C.astype(np.float64), ranking.index_C, page.item_K, params))
+    return told

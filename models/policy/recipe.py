@@ -1,0 +1,165 @@
+"""The recipe of the page policy, without any framework: learn from impressions, prove on later ones, or say why not.
+
+Choices. Pages before the gate's cut teach, the newest tenth of them chooses the epoch, pages after the cut judge: the
+same order of time as the ranker's. The proof compares with the policy that made the log, in clicks that are worth what
+their price makes them worth. A log with too few pages or clicks, or with a fault, teaches nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from models import calibration
+from models.columns import feature_names
+from models.homepage import HomepageModel
+from models.log import ActionLog
+from models.ope import Judgement, OpeParams, SlotLog, faults, judge
+from models.ope.estimators import ESTIMATORS, Rounds, estimate
+from models.ope.log import Bools
+from models.policy.impressions import Impressions, Page, People, impressions, pages_of
+from models.policy.plackett_luce import PlackettLuceParams
+from models.policy.proof import target_probabilities
+from models.policy.value import PositionNet, ValueParams, Worth, add_worth, held_out, learn, worth_of_clicks
+from models.sequence import SequenceModel
+from models.training import Curves, Progress, quiet
+
+FIRST_SLOTS = 3  # where the probability of a click is calibrated
+
+
+@dataclass(frozen=True)
+class PolicyParams:
+    """`learn` false: the ranker serves; `gate_pages`: the most that judge; the least that a log must hold."""
+
+    learn: bool = True
+    gate_pages: int = 2_500
+    least_pages: int = 1_000
+    least_clicks: int = 200
+    value: ValueParams = field(default_factory=ValueParams)
+    ope: OpeParams = field(default_factory=OpeParams)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What came of it: the model whose ranker is the policy's network (None: nothing was learned, and `why`)."""
+
+    model: HomepageModel | None
+    why: str
+    curves: Curves
+    worth: Worth | None = None
+    proof: Judgement | None = None
+    table: tuple[dict[str, Any], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """For the report and the gate."""
+        return {
+            "learned": self.model is not None,
+            "why": self.why,
+            "curves": self.curves.to_json(),
+            "worth": None if self.worth is None else {name: round(x, 6) for name, x in vars(self.worth).items()},
+            "proof": None if self.proof is None else self.proof.to_json(),
+            "table": list(self.table),
+        }
+
+
+def learn_policy(
+    slates: pa.Table | None,
+    events: pa.Table,
+    log: ActionLog,
+    judged: HomepageModel,
+    sequence: SequenceModel | None,
+    params: PolicyParams,
+    sampling: PlackettLuceParams,
+    checkpoints: Path | None,
+    progress: Progress = quiet,
+) -> Learned:
+    """The policy as of the gate's cut (`judged` is the ranker of that moment), with its proof on the pages after it."""
+    if slates is None or not params.learn:
+        why = "learning it is switched off" if not params.learn else "the log has no slates"
+        return Learned(None, why, Curves())
+    pages = pages_of(slates, events, judged.items)
+    cut_us = judged.trained_until_us
+    before = [page for page in pages if page.served_us < cut_us][-params.value.max_pages :]
+    clicks = sum(int(page.clicked_K.sum()) for page in before)
+    if len(before) < params.least_pages or clicks < params.least_clicks:
+        held = f"{len(before):,} pages with drawn slots and {clicks:,} clicks before the cut"
+        return Learned(None, f"{held}; {params.least_pages:,} and {params.least_clicks:,} are wanted", Curves())
+    whole = SlotLog.from_tables(slates, events)
+    if found := faults(whole):
+        return Learned(None, "; ".join(f"{fault.name}: {fault.why}" for fault in found), Curves())
+    people = People(events, log, judged.items)
+    seen = impressions(before, people, log, judged.items, sequence)
+    net, worth, curves = _fit(seen, params.value, checkpoints, progress)
+    model = _model(judged, net, worth, seen)
+    after = [page for page in pages if page.served_us >= cut_us]
+    step = max(1, len(after) // params.gate_pages)
+    proof, table = prove(model, after[::step], people, worth, params, sampling)
+    return Learned(model, "learned from impressions", curves, worth, proof, table)
+
+
+def _fit(
+    seen: Impressions, params: ValueParams, checkpoints: Path | None, progress: Progress
+) -> tuple[PositionNet, Worth, Curves]:
+    cut = max(1, len(seen.x_NKF) * 9 // 10)
+    early = _rows(seen, np.arange(len(seen.x_NKF)) < cut)
+    late = _rows(seen, np.arange(len(seen.x_NKF)) >= cut)
+    net, curves = learn(
+        early, params, validate=lambda one: held_out(one, late), checkpoints=checkpoints, progress=progress
+    )
+    return net, worth_of_clicks(seen, params), curves
+
+
+def _rows(seen: Impressions, keep_N: Bools) -> Impressions:
+    return Impressions(**{name: value[keep_N] for name, value in vars(seen).items()})
+
+
+def _model(judged: HomepageModel, net: PositionNet, worth: Worth, seen: Impressions) -> HomepageModel:
+    """The ranker's model with the policy's network; its probability is of a click in the first slot."""
+    price_I = np.expm1(judged.knowledge.statistics.values["log_price"])
+    add_worth(net.ranker, feature_names(judged.knowledge).index("log_price"), worth, price_I)
+    first_NK = seen.real_NK & (seen.position_NK <= FIRST_SLOTS)
+    score_N = net.ranker.eval()(torch.from_numpy(seen.x_NKF[first_NK])).detach().numpy()
+    return replace(
+        judged, ranker=net.ranker, calibration=calibration.fit(score_N, seen.clicked_NK[first_NK].astype(np.float64))
+    )
+
+
+def prove(
+    model: HomepageModel,
+    pages: list[Page],
+    people: People,
+    worth: Worth,
+    params: PolicyParams,
+    sampling: PlackettLuceParams,
+) -> tuple[Judgement | None, tuple[dict[str, Any], ...]]:
+    """The verdict against the logging policy, and a table of estimators (a slot is a round); None without pages."""
+    if not pages:
+        return None, ()
+    target = np.concatenate(target_probabilities(model, pages, people, sampling))
+    price_I = np.expm1(model.knowledge.statistics.values["log_price"])
+    gained = [worth.of(price_I[page.item_K]) * page.clicked_K for page in pages]
+    sizes = [page.item_K.size for page in pages]
+    log = SlotLog(
+        np.repeat(np.arange(len(pages)), sizes),
+        np.concatenate([page.position_K for page in pages]),
+        np.concatenate([page.item_K for page in pages]),
+        np.concatenate([page.propensity_K for page in pages]),
+        np.zeros(sum(sizes), np.bool_),
+        np.concatenate(gained),
+        np.repeat(np.arange(len(pages)), sizes),
+        tuple(page.request_id for page in pages),
+        model.items.item_ids,
+        tuple(page.request_id for page in pages),
+        0,
+        0,
+    )
+    rounds = Rounds(log.reward_N, log.propensity_N, target)
+    told = [("logging policy", estimate(log.reward_N))]
+    told += [(name, estimate(ESTIMATORS[name](rounds))) for name in ("IPS", "SNIPS")]
+    table = tuple({"estimator": name, **interval.to_json()} for name, interval in told)
+    return judge(log, target, params.ope, full_support=False), table

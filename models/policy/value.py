@@ -1,0 +1,162 @@
+"""The page policy that learns from impressions: what a slot is worth to this person, whatever its position.
+
+Choices. The same network as the ranker, over the same features, so that it serves, explains and is checked like one;
+its score is the logarithm of a slot's expected value, up to a constant. It is fitted to the clicks on what was shown,
+and a term for each position takes up what is attention and not wish; what a click is worth at an item's price is a line
+through the log's carts and purchases, which are too rare to be learned item by item, and joins the score through the
+weight of the price. Greedy on that score is the contextual bandit of horizon one page; Plackett-Luce with a floor
+samples it.
+Source: position-based model (Richardson et al., 2007) as an additive tower (Guo et al., 2019).
+Shapes: N pages, K slots, F features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.policy.impressions import Floats, Impressions
+from models.ranker import Lists, RankerNet, RankerParams
+from models.training import Curves, LoopParams, Progress, fit, quiet
+
+POSITIONS = 101
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What a click on an item of a price is worth: `base` + `slope` x price, in the shop's currency."""
+
+    base: float
+    slope: float
+
+    def of(self, price: Floats) -> Floats:
+        """Same shape as the prices."""
+        return self.base + self.slope * price
+
+
+@dataclass(frozen=True)
+class ValueParams:
+    """Reward weights (a click, a cart, the margin of a sale) and how the network is trained."""
+
+    click: float = 0.02
+    cart: float = 0.10
+    margin: float = 0.35
+    max_pages: int = 12_000  # the newest before the cut
+    net: RankerParams = field(
+        default_factory=lambda: RankerParams(batch=64, loop=LoopParams(epochs=3, learning_rate=2e-3, weight_decay=0.05))
+    )
+
+
+def worth_of_clicks(seen: Impressions, params: ValueParams) -> Worth:
+    """Clicks x their price against what followed; the slope is the sales' share of the price that was clicked."""
+    clicked = seen.clicked_NK & seen.real_NK
+    clicks = max(1.0, float(clicked.sum()))
+    base = params.click + params.cart * float((seen.carted_NK & clicked).sum()) / clicks
+    looked_at = float(seen.price_NK[clicked].sum())
+    return Worth(base, params.margin * float(seen.paid_NK[clicked].sum()) / looked_at if looked_at > 0 else 0.0)
+
+
+class PositionNet(nn.Module):
+    """(B, K, F), (B, K) positions -> (B, K) logits; the position's part stays behind when `ranker` serves."""
+
+    def __init__(self, n_features: int, params: RankerParams) -> None:
+        super().__init__()
+        self.ranker = RankerNet(n_features, params)
+        self.position = nn.Embedding(POSITIONS, 1)
+        nn.init.zeros_(self.position.weight)
+
+    def start(self, seen: Impressions) -> None:
+        """Begin with the log's click rate of every position, so that the steps go into the shopper's wish."""
+        place_N = np.clip(seen.position_NK[seen.real_NK], 0, POSITIONS - 1)
+        shown_S = np.bincount(place_N, minlength=POSITIONS) + 20.0
+        overall = (float(seen.clicked_NK.sum()) + 1.0) / (place_N.size + 20.0)
+        rate_S = (np.bincount(place_N, seen.clicked_NK[seen.real_NK], POSITIONS) + 20.0 * overall) / shown_S
+        with torch.no_grad():
+            self.position.weight[:, 0] = torch.from_numpy(np.log(rate_S / (1 - rate_S)).astype(np.float32))
+            for last in (self.ranker.mlp[-1], self.ranker.linear):
+                for values in last.parameters():
+                    values.zero_()
+
+    def forward(self, x_BKF: torch.Tensor, position_BK: torch.Tensor) -> torch.Tensor:
+        """Score and position's term."""
+        result: torch.Tensor = self.ranker(x_BKF) + self.position(position_BK)[..., 0]
+        return result
+
+
+def click_loss(net: nn.Module, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """Logistic loss of the clicks; padding counts nothing."""
+    x_BKF, position_BK, clicked_BK, real_BK = batch
+    loss_BK = nn.functional.binary_cross_entropy_with_logits(net(x_BKF, position_BK), clicked_BK, reduction="none")
+    return (loss_BK * real_BK).sum() / real_BK.sum()
+
+
+def learn(
+    seen: Impressions,
+    params: ValueParams,
+    *,
+    validate: Callable[[PositionNet], float] | None = None,
+    stop_after: int | None = None,
+    checkpoints: Path | None = None,
+    progress: Progress = quiet,
+) -> tuple[PositionNet, Curves]:
+    """Fit on impressions; with `validate` (higher is better) the best epoch is kept."""
+    torch.manual_seed(params.net.seed)
+    net = PositionNet(seen.x_NKF.shape[2], params.net)
+    net.ranker.measure(Lists(seen.x_NKF, np.zeros(seen.real_NK.shape, np.float32), seen.real_NK))
+    net.start(seen)
+    x_NKF, real_NK = torch.from_numpy(seen.x_NKF), torch.from_numpy(seen.real_NK)
+    position_NK, clicked_NK = _positions(seen), _clicked(seen)
+
+    def batches(epoch: int) -> Iterator[tuple[torch.Tensor, ...]]:
+        order = np.random.default_rng([params.net.seed, epoch]).permutation(len(x_NKF))
+        for start in range(0, order.size, params.net.batch):
+            rows = torch.from_numpy(order[start : start + params.net.batch])
+            yield x_NKF[rows], position_NK[rows], clicked_NK[rows], real_NK[rows]
+
+    curves = fit(
+        net,
+        batches,
+        click_loss,
+        params.net.loop,
+        name="page policy",
+        steps_per_epoch=math.ceil(len(x_NKF) / params.net.batch),
+        stop_after=stop_after,
+        validate=validate,  # type: ignore[arg-type]
+        checkpoints=checkpoints,
+        seed=params.net.seed,
+        progress=progress,
+    )
+    return net, curves
+
+
+def add_worth(ranker: RankerNet, price_feature: int, worth: Worth, price: Floats) -> None:
+    """Turn click scores into values: the slope of log(worth) over log(1 + price) joins the price's weight, in place."""
+    log_price, log_worth = np.log1p(price), np.log(worth.of(price))
+    spread = float(((log_price - log_price.mean()) ** 2).sum())
+    if spread <= 0:
+        return
+    slope = float(((log_price - log_price.mean()) * log_worth).sum()) / spread
+    scale = float(ranker.scale_F[price_feature])
+    with torch.no_grad():
+        ranker.linear.weight[0, price_feature] += slope / scale if scale > 0 else 0.0
+
+
+def held_out(net: PositionNet, seen: Impressions) -> float:
+    """Minus the loss on pages that the network did not see."""
+    batch = (torch.from_numpy(seen.x_NKF), _positions(seen), _clicked(seen), torch.from_numpy(seen.real_NK))
+    with torch.inference_mode():
+        return -float(click_loss(net, batch))
+
+
+def _clicked(seen: Impressions) -> torch.Tensor:
+    return torch.from_numpy(seen.clicked_NK.astype(np.float32))
+
+
+def _positions(seen: Impressions) -> torch.Tensor:
+    return torch.from_numpy(np.clip(seen.position_NK, 0, POSITIONS - 1))
