@@ -18,7 +18,7 @@ NIGHT: dict[str, dict[str, Any]] = {
         "ranker": {"loop": {"epochs": 2}},
     },
     "gate": {"max_users": 250},
-    "policy": {"ope": {"margin": 0.05}},
+    "policy": {"ope": {"margin": 0.05, "min_pages": 200, "min_effective": 50}},
 }
 
 

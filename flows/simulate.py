@@ -85,8 +85,6 @@ class Loop:
         self.say(f"simulated: {self.warm} days of the old page, {self.params.shop.users} shoppers")
         self._warm_up()
         nights = [self._night(0, "")]
-        if self.registry.pointer("champion") is None:
-            raise HomerankerError(f"simulate: the first model was refused: {'; '.join(nights[0].reasons)}")
         visits: dict[str, list[list[Visit]]] = {arm: [] for arm in ARMS}
         outcome = Outcome(list(range(1, self.days + 1)), visits, nights)
         with ExitStack() as stack:
@@ -122,10 +120,11 @@ class Loop:
         from serving.package import served
 
         champion = self.registry.pointer("champion")
-        run = self.registry.run_dir(str(champion["run"])) if champion else Path()
+        run = self.registry.run_dir(str(champion["run"]) if champion else "last")
         bring_online(self.frozen, run / "history.parquet")
+        # A first model that was refused meets nobody: the shop opens with the service's popular page.
         bases = [
-            stack.enter_context(served(run / "bento", home.root, HOMERANKER_REPLAY="1"))[0]
+            stack.enter_context(served(run / "bento", home.root, fallback=champion is None, HOMERANKER_REPLAY="1"))[0]
             for home in (self.home, self.frozen)
         ]
         self._policies = self._yardsticks()
