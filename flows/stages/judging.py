@@ -183,6 +183,9 @@ def gate() -> None:
     }
     masks = load.read_json(A.evaluation / "segments.json")
     segments = {name: np.array(mask, dtype=bool) for name, mask in masks.items()}
-    proof = load.read_json(A.policy / "policy.json")["proof"]
+    learned = load.read_json(A.policy / "policy.json")
+    proof = learned["proof"]
+    if learned["learned"]:  # its chances are of a click on a slot, not of a next visit
+        told["calibration_error"] = learned["calibration_error"]
     verdict = judge(Evidence(values=values, segments=segments, proof=proof, **told), load.params().gate)
     load.write_json(A.verdict, verdict.to_json())

@@ -40,10 +40,14 @@ def slot_probabilities(score_C: Floats, index_C: Ints, item_K: Ints, params: Pla
 
 def target_probabilities(
     model: HomepageModel, pages: Sequence[Page], people: People, params: PlackettLuceParams, candidates: int = 500
-) -> list[Floats]:
-    """(K,) for each page: what the model's policy would have shown with which probability. Pages by time."""
+) -> tuple[list[Floats], list[Floats]]:
+    """(K,) for each page: what the model's policy would have shown with which probability, and the chance of a click.
+
+    Pages by time; the chance is as if in the first slot, nan for an item that the model does not name.
+    """
     on_sale_I = model.knowledge.on_sale(model.trained_until_us)
     told: list[Floats] = []
+    clicks: list[Floats] = []
     day_us = -1
     for page in pages:
         if page.served_us - page.served_us % DAY_US != day_us:
@@ -53,5 +57,7 @@ def target_probabilities(
         eligible_I = on_sale_I.copy()
         eligible_I[page.item_K] = True  # it was on the shelf
         ranking = model.rank(state, model.as_of(page.served_us), eligible_I, candidates)
+        chance = dict(zip(ranking.index_C.tolist(), ranking.p_click_C.tolist(), strict=True))
+        clicks.append(np.array([chance.get(item, np.nan) for item in page.item_K.tolist()]))
         told.append(slot_probabilities(ranking.score_C.astype(np.float64), ranking.index_C, page.item_K, params))
-    return told
+    return told, clicks

@@ -22,14 +22,14 @@ from models.log import ActionLog
 from models.ope import Judgement, OpeParams, SlotLog, faults, judge
 from models.ope.estimators import ESTIMATORS, Rounds, estimate
 from models.ope.log import Bools
-from models.policy.impressions import Impressions, Page, People, impressions, pages_of
+from models.policy.impressions import Floats, Impressions, Page, People, impressions, pages_of
 from models.policy.plackett_luce import PlackettLuceParams
 from models.policy.proof import target_probabilities
 from models.policy.value import PositionNet, ValueParams, Worth, add_worth, held_out, learn, worth_of_clicks
 from models.sequence import SequenceModel
 from models.training import Curves, Progress, quiet
 
-FIRST_SLOTS = 3  # where the probability of a click is calibrated
+FIRST_SLOTS, LEAST_CALIBRATED = 3, 300  # where, and on how many slots, the chance of a click is calibrated
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Learned:
     worth: Worth | None = None
     proof: Judgement | None = None
     table: tuple[dict[str, Any], ...] = ()
+    calibration_error: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For the report and the gate."""
@@ -64,6 +65,7 @@ class Learned:
             "worth": None if self.worth is None else {name: round(x, 6) for name, x in vars(self.worth).items()},
             "proof": None if self.proof is None else self.proof.to_json(),
             "table": list(self.table),
+            "calibration_error": None if self.calibration_error is None else round(self.calibration_error, 6),
         }
 
 
@@ -98,8 +100,8 @@ def learn_policy(
     model = _model(judged, net, worth, seen)
     after = [page for page in pages if page.served_us >= cut_us]
     step = max(1, len(after) // params.gate_pages)
-    proof, table = prove(model, after[::step], people, worth, params, sampling)
-    return Learned(model, "learned from impressions", curves, worth, proof, table)
+    proof, table, error = prove(model, after[::step], people, worth, params, sampling)
+    return Learned(model, "learned from impressions", curves, worth, proof, table, error)
 
 
 def _fit(
@@ -136,11 +138,12 @@ def prove(
     worth: Worth,
     params: PolicyParams,
     sampling: PlackettLuceParams,
-) -> tuple[Judgement | None, tuple[dict[str, Any], ...]]:
-    """The verdict against the logging policy, and a table of estimators (a slot is a round); None without pages."""
+) -> tuple[Judgement | None, tuple[dict[str, Any], ...], float | None]:
+    """The verdict against the logging policy, a table of estimators (a slot is a round), and the calibration error."""
     if not pages:
-        return None, ()
-    target = np.concatenate(target_probabilities(model, pages, people, sampling))
+        return None, (), None
+    target_L, chance_L = target_probabilities(model, pages, people, sampling)
+    target = np.concatenate(target_L)
     price_I = np.expm1(model.knowledge.statistics.values["log_price"])
     gained = [worth.of(price_I[page.item_K]) * page.clicked_K for page in pages]
     sizes = [page.item_K.size for page in pages]
@@ -162,4 +165,16 @@ def prove(
     told = [("logging policy", estimate(log.reward_N))]
     told += [(name, estimate(ESTIMATORS[name](rounds))) for name in ("IPS", "SNIPS")]
     table = tuple({"estimator": name, **interval.to_json()} for name, interval in told)
-    return judge(log, target, params.ope, full_support=False), table
+    return judge(log, target, params.ope, full_support=False), table, _calibration_error(pages, chance_L)
+
+
+def _calibration_error(pages: list[Page], chance_L: list[Floats]) -> float | None:
+    """Of the chance of a click in the first slots that the model names; None where hardly any were shown."""
+    first = [
+        (page.position_K <= FIRST_SLOTS) & np.isfinite(chance) for page, chance in zip(pages, chance_L, strict=True)
+    ]
+    said = np.concatenate([chance[keep] for chance, keep in zip(chance_L, first, strict=True)])
+    did = np.concatenate([page.clicked_K[keep] for page, keep in zip(pages, first, strict=True)]).astype(np.float64)
+    if said.size < LEAST_CALIBRATED:
+        return None
+    return calibration.expected_calibration_error(calibration.calibration_bins(said, did))

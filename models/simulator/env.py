@@ -113,6 +113,12 @@ class PageEnv(gym.Env[Observation, np.int64]):
             self._new_page()
         return self._observe(), reward, not stays, False, info
 
+    def slot_value(self, action: int) -> float:
+        """Exact expected value in GBP of a candidate in the next slot, 0 where it stands on the page already."""
+        if action in self._slots:
+            return 0.0
+        return float(self._value(self._item_C[[action]][None], np.array([[len(self._slots) + 1]]))[0, 0])
+
     def _show(self) -> tuple[float, bool, dict[str, Any]]:
         """Show the page that is full; the empty slots are left out."""
         rows = np.array([0])

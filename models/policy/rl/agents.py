@@ -75,7 +75,7 @@ class Linear:
     def __init__(self, problem: Problem, seed: int) -> None:
         self.exploring = False
         self._precision_FF, self._target_F = np.eye(problem.features + 1), np.zeros(problem.features + 1)
-        self._cov_FF: Floats = np.eye(problem.features + 1)
+        self._cov_FF: Floats = np.eye(problem.features + 1, dtype=np.float64)
         self._mean_F: Floats = np.zeros(problem.features + 1)
         self._rng = np.random.default_rng([seed, 2])
         self._seen = 0
@@ -91,7 +91,7 @@ class Linear:
         self._target_F += step.reward * x_F
         self._seen += 1
         if self._seen % 20 == 0:
-            self._cov_FF = np.linalg.inv(self._precision_FF)
+            self._cov_FF = np.asarray(np.linalg.inv(self._precision_FF), dtype=np.float64)
             self._mean_F = self._cov_FF @ self._target_F
 
     def _worth(self, view: View) -> Floats:
@@ -148,7 +148,7 @@ class SquareCb(Linear):
         if not self.exploring:
             return best_of(worth_A, view)
         gap_A = np.where(view.allowed_A, worth_A[best] - np.where(view.allowed_A, worth_A, 0.0), 0.0)
-        probability_A = np.where(view.allowed_A, 1.0 / (view.allowed_A.sum() + self.gamma * gap_A), 0.0)
+        probability_A: Floats = np.where(view.allowed_A, 1.0 / (view.allowed_A.sum() + self.gamma * gap_A), 0.0)
         probability_A[best] = 0.0
         probability_A[best] = 1.0 - probability_A.sum()
         return np.asarray(probability_A, dtype=np.float64)
