@@ -207,7 +207,8 @@ def _policy(artifacts: Artifacts) -> Json:
     settings = _serving(artifacts.package)
     name = PlackettLuce(PlackettLuceParams(settings.temperature, settings.floor)).name
     rows = read_json(artifacts.validation)["rows"].get(Slates.TABLE, 0)
-    return {"name": name, "temperature": settings.temperature, "floor": settings.floor, "slates": rows}
+    told = {"name": name, "temperature": settings.temperature, "floor": settings.floor, "slates": rows}
+    return told | {"learned": read_json(artifacts.policy / "policy.json")}
 
 
 def _serving(package: Path) -> ServingParams:

@@ -150,19 +150,33 @@ def _policy(facts: Json) -> list[str]:
         f" candidates' utilities at temperature {policy['temperature']:g}, mixed with a uniform share of"
         f" {policy['floor']:g}. The probability of each draw is known exactly and logged as the slot's propensity."
     )
-    proof = next((tier for tier in facts["data"]["tiers"] if tier["name"] == "propensities"), None)
-    if proof is None or not proof["open"]:
-        why = "" if proof is None else f"; {proof['why']}"
+    learned = policy["learned"]
+    if not learned["learned"]:
         told.append(
-            "No policy was learned and no off-policy estimate was made:"
-            f" the log has {policy['slates']:,} rows of slates{why}. Any figure here would be invented. Once this"
-            " service has logged its own pages, they carry propensities and the next run can learn from them."
+            f"No policy was learned and no off-policy estimate was made: {learned['why']} (the log has"
+            f" {policy['slates']:,} rows of slates). Any figure here would be invented. The scores are the ranker's."
+            " Once this service has logged its own pages, they carry propensities and the next run can learn from them."
         )
-    else:
-        told.append(
-            f"The log has {policy['slates']:,} rows of slates with propensities, enough for off-policy estimates; this"
-            " run learned no policy from them and made no estimate."
-        )
+        return told
+    worth = learned["worth"]
+    told.append(
+        "The page policy was learned from impressions: the ranker's network, fitted to the clicks on what was shown,"
+        f" with a term for each position. A click counts {worth['base']:.3f} + {worth['slope']:.4f} x price, a line"
+        " through what followed clicks. It looks one page ahead (a contextual bandit): no policy with a longer horizon"
+        " has shown more in the simulated table (python -m benchmarks.policies)."
+    )
+    proof = learned["proof"]
+    if proof is None:
+        told.append("It was not judged: no page was logged after the cut.")
+        return told
+    told.append(
+        f"Off-policy verdict: {proof['verdict']}. {'; '.join(proof['reasons'])}. Assumes that a slot's reward depends"
+        " on its item and position alone, and values the target slot by slot on the pages that were shown, on the choices"
+        " that the log supports; modules, diversity and rules of the service are left out."
+    )
+    told.append(
+        "Diagnostics: " + ", ".join(f"{name} {value:,.4g}" for name, value in proof["diagnostics"].items()) + "."
+    )
     return told
 
 

@@ -117,7 +117,7 @@ def test_the_page_says_what_the_artifacts_say(artifacts: Artifacts, tmp_path: Pa
         "epoch 2 of 3, stopped early",
         "homeranker promote r-1",
         "abc123",
-        "8 of 10 stages came from the cache",
+        "9 of 11 stages came from the cache",
         "Freshness was not judged",
         "What it adds alone was not measured",
     ):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +11,6 @@ from models.policy.rl import AGENTS, make, train
 from models.policy.rl.page import PageProblem
 from models.policy.rl.problem import View, small_problems
 from models.simulator import SimulatorParams
-from models.simulator.env import PageEnv
 
 SHOP = SimulatorParams(users=60, items=120, sessions_per_day=60, days=2)
 SMALL = small_problems()
@@ -72,7 +70,3 @@ def test_learners_reach_their_share_of_the_optimum_over_five_seeds(
         train(problem, agent, episodes, seed)
         found.append(problem.share_of_optimum(agent))
     assert np.mean(found) >= share, found
-
-
-def test_the_page_passes_gymnasiums_checker() -> None:
-    check_env(PageEnv(SHOP, candidates=10, page_size=3), skip_render_check=True)
