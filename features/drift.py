@@ -33,6 +33,8 @@ COUNTED = {
 }
 NULLS = (Events.USER_ID, Events.SESSION_ID, Events.PLATFORM, Events.SURFACE, Events.PRICE)
 SELF_REFERENCE_DAYS = 7
+MIN_PRICED, MIN_PRICED_DAYS = 50, 5  # no statement on prices from fewer rows of a day, or from fewer days
+AROUND = 7  # days
 FREQUENT = 0.01  # a value with at least this share is expected to be there
 
 
@@ -160,6 +162,26 @@ def compare(days: DayCounts, reference: ReferenceProfile | None, params: Validat
     return out
 
 
+def odd_day(rows: Mapping[str, int], load_time: datetime | None) -> float:
+    """Rows of the oddest day as a ratio to the median of the days around it; 1 where no day lies beyond the noise.
+
+    Noise is the shop's own: six median absolute deviations of that ratio's logarithm. The day of loading is not whole.
+    """
+    today = "" if load_time is None else load_time.astimezone(UTC).date().isoformat()
+    known = [day for day in sorted(rows) if day != today]
+    if len(known) < AROUND:
+        return 1.0
+    logs = [math.log(max(rows[day], 1)) for day in known]
+    half = AROUND // 2
+    off = []
+    for at, value in enumerate(logs):
+        low = min(max(0, at - half), max(0, len(logs) - AROUND))
+        off.append(value - statistics.median(logs[low : low + AROUND]))
+    spread = statistics.median(abs(one) for one in off)
+    oddest = max(off, key=abs)
+    return math.exp(oddest) if abs(oddest) > 6 * spread else 1.0
+
+
 def find_duplicates(con: Any, present: tuple[str, ...]) -> None:
     """Fill `_duplicates` (id, copies, contents, day): event ids that occur more than once.
 
@@ -193,6 +215,11 @@ def measures(
     out: dict[str, float] = {}
     if not days.rows:
         return out
+    typical = {day: total / n for day, (n, total) in days.log_price.items() if n >= MIN_PRICED}
+    if len(typical) >= MIN_PRICED_DAYS:
+        usual = statistics.median(typical.values())
+        out["day_price_ratio"] = math.exp(max((value - usual for value in typical.values()), key=abs))
+    out["day_volume_ratio"] = odd_day(days.rows, load_time)
     extra = con.execute(f"SELECT day, sum(copies - contents) FROM {DUPLICATES} GROUP BY 1").fetchall()
     sizes = {day: max(days.rows.get(day, 0), 100) for day, _ in extra}
     out["retry_share"] = max((float(n) / sizes[day] for day, n in extra), default=0.0)
@@ -205,10 +232,13 @@ def measures(
         top = con.execute(query).fetchone()[0]
         out["top_user_share"] = float(top or 0.0)
     if {e.PRICE, e.ITEM_ID, e.EVENT_TYPE} <= set(present) and {Items.ITEM_ID, Items.PRICE} <= set(items):
-        n, log_ratio = con.execute(
-            f"SELECT count(*), avg(ln(e.price / i.price)) FROM events e JOIN items i USING (item_id)"
-            f" WHERE {PRICED} AND e.price > 0 AND i.price > 0 AND isfinite(e.price) AND isfinite(i.price)"
+        # Day by day, because one day in another unit drowns in a good month.
+        ratios = con.execute(
+            f"SELECT avg(ln(e.price / i.price)) r FROM events e JOIN items i USING (item_id) WHERE {PRICED}"
+            f" AND e.price > 0 AND i.price > 0 AND isfinite(e.price) AND isfinite(i.price)"
+            f" GROUP BY date_trunc('day', {e.EVENT_TIME}) HAVING count(*) >= {MIN_PRICED}"
+            " ORDER BY abs(r) DESC, r LIMIT 1"
         ).fetchone()
-        if n >= 50:
-            out["catalogue_price_ratio"] = math.exp(log_ratio)
+        if ratios:
+            out["catalogue_price_ratio"] = math.exp(ratios[0])
     return out

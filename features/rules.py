@@ -246,11 +246,21 @@ def measure_rules(params: ValidationParams) -> list[Rule]:
     )
     volume = f"volume: rows a day are {p.volume_low:g} to {p.volume_high:g} times the last accepted run's"
     add(e.EVENT_ID, "volume_ratio", volume, p.volume_low, p.volume_high)
+    odd = f"volume: every day has {p.volume_low:g} to {p.volume_high:g} times the rows of the days around it"
+    add(e.EVENT_ID, "day_volume_ratio", odd, p.volume_low, p.volume_high)
     same = "volume: days that were accepted before still have their rows (ratio)"
     add(e.EVENT_ID, "overlap_ratio", same, p.overlap_ratio, 1 / p.overlap_ratio, "critical")
     unit = f"unit: the typical price is within {p.price_ratio:g} times "
     add(e.PRICE, "price_ratio", unit + "the last accepted run's", 1 / p.price_ratio, p.price_ratio, "critical")
     add(e.PRICE, "catalogue_price_ratio", unit + "the catalogue's", 1 / p.price_ratio, p.price_ratio, "critical")
+    add(
+        e.PRICE,
+        "day_price_ratio",
+        unit + "the median day's, on every day",
+        1 / p.price_ratio,
+        p.price_ratio,
+        "critical",
+    )
     crowd = f"bots: no user makes over {p.top_user_share:.0%} of a day's events"
     add(e.USER_ID, "top_user_share", crowd, None, p.top_user_share)
     named: dict[str, str] = {e.EVENT_TYPE: e.EVENT_TYPE, e.PLATFORM: e.PLATFORM, e.SURFACE: e.SURFACE,
