@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-LEASE = "lease"
+from flows.registry import FAILED, LEASE, RUNNING, now
+
 OWN_SERVER = "PREFECT__SERVER_EPHEMERAL"  # set by Prefect in a server that a run started for itself
 
 
@@ -54,8 +55,6 @@ def silent(run_dir: Path, lease_s: float) -> bool:
 
 def bury(registry: Any, lease_s: float) -> list[str]:
     """Mark every run whose process fell silent as failed; their names."""
-    from flows.registry import FAILED, RUNNING, now
-
     dead = []
     for record in registry.runs():
         run_dir = registry.home.runs / record["run"]

@@ -22,6 +22,7 @@ from flows.paths import Home
 from models.checkpoint import sha256_of
 
 RECORD, MANIFEST, FILES = "record.json", "manifest.json", "files.json"
+LEASE = "lease"  # the sign of life of a run that is under way: no part of what it leaves
 ROLLOUT = "rollout"  # a second model beside the champion, while it is tried
 RUNNING, DONE, FAILED = "running", "done", "failed"
 
@@ -184,7 +185,7 @@ class Registry:
         """Write down the sha256 of every file of a finished run."""
         directory = self.run_dir(run)
         names = sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
-        kept = [name for name in names if name not in (FILES, RECORD)]
+        kept = [name for name in names if name not in (FILES, RECORD, LEASE)]
         replace_json(directory / FILES, {name: sha256_of(directory / name) for name in kept})
 
     def verify(self, run: str) -> list[str]:
