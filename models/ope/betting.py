@@ -40,16 +40,18 @@ def surely_better(difference_N: Floats, floor: float, alpha: float = 0.05) -> bo
 
 
 def lower_bound(value_N: Floats, floor: float, alpha: float = 0.05, steps: int = 40) -> float:
-    """The largest mean that is refuted at `alpha`, `floor` if none is; every value is at least `floor`."""
+    """The largest mean that the capital after all rounds refutes at `alpha`, `floor` if none is; values >= `floor`."""
     lifted_N = _lifted(value_N, floor)
     if not lifted_N.size or float(lifted_N.max()) <= 0:
         return floor
+    kinds_N, count_N = np.unique(lifted_N, return_counts=True)  # most rounds are alike: nothing was clicked
     low, high = 0.0, float(lifted_N.mean())
     for _ in range(steps):
         middle = (low + high) / 2
         if middle <= 0:
             break
-        if log_capital(lifted_N, middle) >= np.log(1 / alpha):
+        total_J = count_N @ np.log1p(STAKES_J * (kinds_N / middle - 1.0)[:, None])
+        if total_J.max() + np.log(np.exp(total_J - total_J.max()).mean()) >= np.log(1 / alpha):
             low = middle
         else:
             high = middle

@@ -1,0 +1,142 @@
+"""A page policy from impressions: what it reads is what was shown, what it learns beats the position alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from features.cleaning import clean
+from models.calibration import Calibration
+from models.columns import feature_names
+from models.history import Action, UserState
+from models.homepage import HomepageModel
+from models.items import ItemTable
+from models.log import ActionLog
+from models.ope.log import Bools
+from models.policy.impressions import Impressions, Page, People, impressions, pages_of
+from models.policy.plackett_luce import PlackettLuceParams
+from models.policy.proof import slot_probabilities
+from models.policy.recipe import PolicyParams, learn_policy
+from models.policy.value import ValueParams, held_out, learn, worth_of_clicks
+from models.ranker import RankerNet, RankerParams
+from models.signals import Knowledge
+from models.simulator import SimulatorParams, generate
+from models.simulator.pages import PlackettLucePages
+
+SHOP = SimulatorParams(users=150, items=120, sessions_per_day=300, days=5, page_size=12, click_bias=-2.6, bots=0)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Clean tables of a small simulated shop."""
+
+    slates: pa.Table
+    events: pa.Table
+    items: ItemTable
+    log: ActionLog
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    root = tmp_path_factory.mktemp("shop")
+    generate(SHOP, root / "tables", PlackettLucePages(SHOP.items, weight=0.6))
+    clean(root / "tables", root / "clean")
+    tables = {name: pq.read_table(root / "clean" / f"{name}.parquet") for name in ("slates", "events", "items")}
+    items = ItemTable.from_arrow(tables["items"])
+    log = ActionLog.from_arrow(tables["events"], items.index, len(items), tables["slates"])
+    return Data(tables["slates"], tables["events"], items, log)
+
+
+@pytest.fixture(scope="module")
+def pages(data: Data) -> list[Page]:
+    return pages_of(data.slates, data.events, data.items)
+
+
+@pytest.fixture(scope="module")
+def seen(data: Data, pages: list[Page]) -> Impressions:
+    return impressions(pages, People(data.events, data.log, data.items), data.log, data.items, None)
+
+
+def test_a_page_holds_what_was_shown_and_done(data: Data, pages: list[Page]) -> None:
+    page = next(page for page in pages if page.clicked_K.any())
+    rows = [row for row in data.slates.to_pylist() if row["request_id"] == page.request_id]
+    assert [data.items.item_ids[item] for item in page.item_K] == [row["item_id"] for row in rows]
+    assert page.propensity_K.tolist() == [row["propensity"] for row in rows]
+    clicks = {e["item_id"] for e in data.events.to_pylist() if e["request_id"] == page.request_id}
+    assert {data.items.item_ids[item] for item in page.item_K[page.clicked_K]} == clicks
+
+
+def test_a_history_is_what_serving_has_at_that_moment(data: Data, pages: list[Page]) -> None:
+    """The day's own acts, the running session marked, nothing of the page itself or later."""
+    page = next(p for p in reversed(pages) if p.user_id is not None and _todays(data, p))
+    people = People(data.events, data.log, data.items)
+    day_us = page.served_us - page.served_us % 86_400_000_000
+    people.open_day(day_us, {page.user_id})
+    state = people.state(page.user_id, page.session_id, page.served_us)
+    assert state.last_us < page.served_us
+    acts = _todays(data, page)
+    fresh = UserState.build(None, acts, data.items.index, page.session_id)
+    touched = set(fresh.item_P[fresh.session_P].tolist())
+    assert set(state.item_P[state.session_P].tolist()) == touched
+
+
+def _todays(data: Data, page: Page) -> list[Action]:
+    day_us = page.served_us - page.served_us % 86_400_000_000
+    times = data.events["event_time"].cast(pa.int64()).to_pylist()
+    return [
+        Action(row["item_id"], row["event_type"], at, row["session_id"])
+        for row, at in zip(data.events.to_pylist(), times, strict=True)
+        if row["user_id"] == page.user_id and day_us <= at < page.served_us
+        and row["event_type"] in ("view", "click", "add_to_cart", "purchase")
+    ]  # fmt: skip
+
+
+def test_it_learns_more_than_positions(seen: Impressions) -> None:
+    n = len(seen.x_NKF) * 4 // 5
+    early, late = (_rows(seen, np.arange(len(seen.x_NKF)) < n), _rows(seen, np.arange(len(seen.x_NKF)) >= n))
+    params = ValueParams()
+    net, _ = learn(early, params)
+    blank, _ = learn(early, replace(params, net=replace(params.net, loop=replace(params.net.loop, learning_rate=0.0))))
+    assert held_out(net, late) > held_out(blank, late)
+    worth = worth_of_clicks(early, params)
+    assert worth.base >= params.click and worth.slope > 0
+
+
+def _rows(seen: Impressions, keep_N: Bools) -> Impressions:
+    return Impressions(**{name: value[keep_N] for name, value in vars(seen).items()})
+
+
+def test_probabilities_of_a_page_are_the_factors_of_its_draw() -> None:
+    score_C, index_C = np.array([2.0, 1.0, 0.5, 0.0]), np.array([7, 3, 9, 1])
+    params = PlackettLuceParams(0.5, 0.1)
+    told = [slot_probabilities(score_C, index_C, np.array([first, 3]), params) for first in (7, 9, 1)]
+    first = [one[0] for one in told] + [slot_probabilities(score_C, index_C, np.array([3]), params)[0]]
+    assert sum(first) == pytest.approx(1.0)
+    assert slot_probabilities(score_C, index_C, np.array([7, 7, 5]), params)[1:].tolist() == [0.0, 0.0]
+
+
+def test_the_recipe_learns_and_proves_or_says_why_not(data: Data) -> None:
+    judged = fit_judged(data)
+    few = PolicyParams(least_pages=300, least_clicks=100, gate_pages=300)
+    told = learn_policy(data.slates, data.events, data.log, judged, None, few, PlackettLuceParams(), None)
+    assert told.model is not None and told.proof is not None and told.proof.verdict in ("pass", "cannot tell")
+    assert told.to_json()["table"][0]["estimator"] == "logging policy"
+    again = learn_policy(None, data.events, data.log, judged, None, few, PlackettLuceParams(), None)
+    assert again.model is None and again.why == "the log has no slates"
+    many = replace(few, least_pages=10**6)
+    assert (
+        "are wanted"
+        in learn_policy(data.slates, data.events, data.log, judged, None, many, PlackettLuceParams(), None).why
+    )
+
+
+def fit_judged(data: Data) -> HomepageModel:
+    """An untrained ranker over what was known on the last day but one."""
+    cut = int(np.quantile(data.log.time_us, 0.8))
+    knowledge = Knowledge.fit(data.log, data.items, cut)
+    net = RankerNet(len(feature_names(knowledge)), RankerParams())
+    return HomepageModel(knowledge, net.eval(), Calibration(), cut)
