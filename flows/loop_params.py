@@ -18,7 +18,11 @@ NIGHT: dict[str, dict[str, Any]] = {
         "ranker": {"loop": {"epochs": 2}},
     },
     "gate": {"max_users": 250},
-    "policy": {"ope": {"margin": 0.05, "min_pages": 200, "min_effective": 50}},
+    "policy": {
+        "gate_pages": 1500,
+        "value": {"max_pages": 9000},
+        "ope": {"margin": 0.05, "min_pages": 200, "min_effective": 50},
+    },
 }
 
 
