@@ -5,7 +5,8 @@
 A shop with known truth is played, written as canonical tables, cleaned as a shop's would be (crawlers go), learned from
 up to the last days and judged on those. Two truths stand in the table: `truth` knows each visit's hidden intent; no
 ranker can, so `observer` is the best that is possible: it knows every law of the shop and every taste, and infers the
-intent from the visit's own clicks. LightGBM and logistic regression read the same columns and the position.
+intent from the visit's own clicks. LightGBM and logistic regression read the same columns and the position; the
+network reads the sequence and each shopper's own taste besides, and to be fair so does a second logistic regression.
 Choices. Intervals and differences resample users. `of the way` is (model - logistic regression) / (ceiling - logistic
 regression) in AUC. All three models are calibrated on the same days, which none was fitted on.
 """
@@ -16,6 +17,7 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,14 +38,16 @@ from models.binary import (
     log_losses,
     mean_by_user,
 )
-from models.impressions.columns import Catalogue, Floats32, columns
+from models.impressions.columns import Catalogue, Floats32, average_clicks, columns
 from models.impressions.model import DAY_US, Floats, ImpressionModel, platt, train
 from models.impressions.network import ImpressionParams
 from models.impressions.pages import Bools, Pages
+from models.impressions.taste import taste
 from models.items import ContentSpace, ItemTable
 from models.metrics import Estimate
 from models.simulator import SimulatorParams
 
+Logit = Callable[[Floats32], Floats]
 NEWEST_DAYS = 3  # to calibrate and stop on; as many again to judge on
 KEPT = 0.25  # of the slots without a click, weighted back, for the two plain models
 
@@ -65,6 +69,9 @@ class Shop:
         tables = [pq.read_table(folder / "clean" / f"{name}.parquet") for name in (Slates.TABLE, Events.TABLE)]
         self.pages = Pages.from_tables(*tables, self.items.index)
         self.x_RKF, self.names = columns(self.pages, self.catalogue)
+        expected_RK = average_clicks(self.pages, self.x_RKF, self.names)
+        taste_RK1 = taste(self.pages, self.catalogue, expected_RK)[:, :, None]
+        self.with_taste_RKF = np.concatenate([self.x_RKF, taste_RK1], axis=2)
         cut_us = (int(self.pages.time_us_R.max()) // DAY_US + 1 - NEWEST_DAYS) * DAY_US
         self.judged_R: Bools = self.pages.time_us_R >= cut_us
         self.held_R: Bools = ~self.judged_R & (self.pages.time_us_R >= cut_us - NEWEST_DAYS * DAY_US)
@@ -78,40 +85,48 @@ def flat(pages: Pages, x_RKF: Floats32) -> tuple[Floats32, Floats]:
 
 
 def plain_models(shop: Shop, seed: int) -> dict[str, tuple[Floats, float]]:
-    """Name -> (probabilities of the judged slots, seconds)."""
-    early = ~shop.judged_R & ~shop.held_R
-    x_N, y_N = flat(shop.pages.rows(early), shop.x_RKF[early])
-    keep = (y_N > 0) | (np.random.default_rng(seed).random(y_N.size) < KEPT)
-    x_N, y_N = x_N[keep], y_N[keep]
-    w_N = np.where(y_N > 0, 1.0, 1 / KEPT)
-    held = flat(shop.pages.rows(shop.held_R), shop.x_RKF[shop.held_R])
-    judged = flat(shop.pages.rows(shop.judged_R), shop.x_RKF[shop.judged_R])
+    """Name -> (calibrated probabilities of the judged slots, seconds)."""
+    told = {}
+    for name, fit, x_RKF in (
+        ("logistic regression", _linear, shop.x_RKF),
+        ("the same with taste", _linear, shop.with_taste_RKF),
+        ("LightGBM", _trees, shop.x_RKF),
+    ):
+        early = ~shop.judged_R & ~shop.held_R
+        x_N, y_N = flat(shop.pages.rows(early), x_RKF[early])
+        keep = (y_N > 0) | (np.random.default_rng(seed).random(y_N.size) < KEPT)
+        held, judged = (flat(shop.pages.rows(part), x_RKF[part]) for part in (shop.held_R, shop.judged_R))
+        began = time.perf_counter()
+        logit = fit(x_N[keep], y_N[keep], np.where(y_N[keep] > 0, 1.0, 1 / KEPT), held, seed)
+        seconds = time.perf_counter() - began
+        slope, offset = platt(logit(held[0]), held[1])
+        told[name] = (1 / (1 + np.exp(-(slope * logit(judged[0]) + offset))), seconds)
+    return told
+
+
+def _linear(x_N: Floats32, y_N: Floats, w_N: Floats, _held: tuple[Floats32, Floats], _seed: int) -> Logit:
     mean, spread = x_N.mean(0), np.maximum(x_N.std(0), 1e-5)
 
     def wide(rows: Floats32) -> Floats32:
         slots = np.eye(61, dtype=np.float32)[rows[:, -1].astype(int)]
         return np.hstack([np.clip((rows[:, :-1] - mean[:-1]) / spread[:-1], -5, 5), slots])
 
-    began = time.perf_counter()
-    linear = LogisticRegression(C=1.0, max_iter=200).fit(wide(x_N), y_N, w_N)
-    found = {"logistic regression": (lambda rows: linear.decision_function(wide(rows)), time.perf_counter() - began)}
-    began = time.perf_counter()
+    fitted = LogisticRegression(C=1.0, max_iter=200).fit(wide(x_N), y_N, w_N)
+    return lambda rows: np.asarray(fitted.decision_function(wide(rows)), dtype=np.float64)
+
+
+def _trees(x_N: Floats32, y_N: Floats, w_N: Floats, held: tuple[Floats32, Floats], seed: int) -> Logit:
     settings = {
         "objective": "binary", "num_leaves": 31, "learning_rate": 0.05, "min_data_in_leaf": 100, "lambda_l2": 5.0,
         "feature_fraction": 0.6, "bagging_fraction": 0.8, "bagging_freq": 1, "deterministic": True,
         "seed": seed, "verbose": -1,
     }  # fmt: skip
     data = lightgbm.Dataset(x_N, y_N, weight=w_N)
-    trees = lightgbm.train(
+    fitted = lightgbm.train(
         settings, data, 600, valid_sets=[lightgbm.Dataset(*held, reference=data)],
         callbacks=[lightgbm.early_stopping(40, verbose=False)],
     )  # fmt: skip
-    found["LightGBM"] = (lambda rows: trees.predict(rows, raw_score=True), time.perf_counter() - began)
-    told = {}
-    for name, (logit, seconds) in found.items():
-        slope, offset = platt(np.asarray(logit(held[0]), dtype=np.float64), held[1])
-        told[name] = (1 / (1 + np.exp(-(slope * np.asarray(logit(judged[0])) + offset))), seconds)
-    return told
+    return lambda rows: np.asarray(fitted.predict(rows, raw_score=True), dtype=np.float64)
 
 
 def shown(told: Estimate) -> str:
@@ -187,11 +202,11 @@ def run(params: SimulatorParams, settings: ImpressionParams) -> None:
     began = time.perf_counter()
     early = ~shop.judged_R
     model, curves = train(
-        shop.pages.rows(early), shop.x_RKF[early], shop.catalogue, settings, newest_days=NEWEST_DAYS,
+        shop.pages.rows(early), shop.with_taste_RKF[early], shop.catalogue, settings, newest_days=NEWEST_DAYS,
         progress=lambda *told: say(f"  {told[0]} {told[1]}/{told[2]} {told[3]}"),
     )  # fmt: skip
     seconds = time.perf_counter() - began
-    pages, x_RKF = shop.pages.rows(shop.judged_R), shop.x_RKF[shop.judged_R]
+    pages, x_RKF = shop.pages.rows(shop.judged_R), shop.with_taste_RKF[shop.judged_R]
     real = pages.real_RK
     label_N = pages.clicked_RK[real].astype(np.float64)
     user_N = np.broadcast_to(pages.shopper_R[:, None], real.shape)[real]

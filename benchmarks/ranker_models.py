@@ -26,7 +26,7 @@ from models.next_item import NextItemModel, NextItemParams, train
 from models.transitions import TransitionModel, TransitionParams, climb, tune
 
 TUNE_USERS = 6000
-COLD_PRICE = 0.02  # share of NDCG@10 that may be paid for cold items: a choice of the shop, not of the data
+COLD_PRICE = 0.05  # share of NDCG@10 that may be paid for cold items: a choice of the shop, not of the data
 COLD_LIFTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 LEAST_LISTS = 30  # with a wanted candidate, to learn trees from
 LEAST_COLD = 0.01  # of the slice's targets, to look at cold items at all

@@ -90,6 +90,14 @@ def _of_items(pages: Pages, catalogue: Catalogue) -> dict[str, Floats]:
     }
 
 
+def average_clicks(pages: Pages, x_RKF: Floats32, names: tuple[str, ...]) -> Floats:
+    """(R, K) what the average shopper would click: the slot's rate times the item's lift; 0 where a slot is empty."""
+    place_RK = np.minimum(pages.position_RK, 200)
+    shown_P = np.bincount(place_RK[pages.real_RK], minlength=201)
+    rate_P = np.bincount(place_RK[pages.clicked_RK], minlength=201) / np.maximum(shown_P, 1)
+    return np.asarray(rate_P[place_RK] * np.exp(x_RKF[..., names.index("click_lift")]) * pages.real_RK)
+
+
 def _counted_before(key_N: Ints, weight_N: Floats) -> Floats:
     """(N,) sum of the weights of earlier rows with the same key; rows lie in order of time."""
     order = np.argsort(key_N, kind="stable")

@@ -19,7 +19,7 @@ import torch
 from scipy.optimize import minimize
 
 from models.impressions.columns import Catalogue, Floats, Floats32, standardise
-from models.impressions.network import AGES, Batch, ImpressionNet, ImpressionParams, Told, loss_of
+from models.impressions.network import AGES, Batch, ImpressionNet, ImpressionParams, Told, log_chances, loss_of
 from models.impressions.pages import NO_ITEM, Ints, Pages
 from models.training import Curves, Progress, fit, quiet
 
@@ -152,9 +152,7 @@ def train(
     mean_F, scale_F = standardise(x_RKF[learn], pages.real_RK[learn])
     net.mean_F.copy_(torch.from_numpy(mean_F))
     net.scale_F.copy_(torch.from_numpy(scale_F))
-    rate = max(float(pages.clicked_RK[learn].sum() / max(pages.real_RK[learn].sum(), 1)), 1e-6)
-    with torch.no_grad():
-        net.heads.bias.copy_(torch.tensor([math.log(2 * rate), -2.5, -3.5]))
+    start_linear(net, pages.rows(learn), x_RKF[learn])
     later, x_later = pages.rows(held), x_RKF[held]
 
     def batches(epoch: int) -> Iterator[Batch]:
@@ -173,6 +171,42 @@ def train(
         validate=validate, seed=params.seed, progress=progress,
     )  # fmt: skip
     return ImpressionModel(net, calibrate(net, later, x_later)), curves
+
+
+def start_linear(net: ImpressionNet, pages: Pages, x_RKF: Floats32, slots: int = 400_000) -> None:
+    """Put the best linear click model and its look by position into the net: what the deep part starts from.
+
+    Slots without a click are thinned to `slots` and weighted back.
+    """
+    rng = np.random.default_rng(net.params.seed)
+    real, clicked = pages.real_RK, pages.clicked_RK
+    kept = min(1.0, slots / max(int(real.sum()), 1))
+    chosen = real & (clicked | (rng.random(real.shape) < kept))
+    y_N, weight_N = (
+        torch.from_numpy(one[chosen]) for one in (clicked.astype(np.float32), np.where(clicked, 1, 1 / kept))
+    )
+    z_NF = net.standardised(torch.from_numpy(x_RKF[chosen]))
+    position_N = torch.from_numpy(np.maximum(pages.position_RK[chosen], 1))
+    rate = max(float(clicked.sum() / max(real.sum(), 1)), 1e-6)
+    line = torch.zeros(z_NF.shape[1] + 1)
+    line[-1] = math.log(3 * rate)
+    line.requires_grad_(True)
+    solver = torch.optim.LBFGS([line, net.fall_P], max_iter=60, history_size=10, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        solver.zero_grad()
+        told = Told(z_NF @ line[:-1] + line[-1], y_N, y_N, net.log_look(position_N))
+        log_p, log_not = log_chances(told)
+        loss = (
+            -((y_N * log_p + (1 - y_N) * log_not) * weight_N).sum() / weight_N.sum() + 1e-5 * line[:-1].square().sum()
+        )
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    solver.step(closure)  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        net.wide.weight[0, : z_NF.shape[1]] = line[:-1]
+        net.heads.bias.copy_(torch.stack([line[-1].detach(), torch.tensor(-2.0), torch.tensor(-3.0)]))
 
 
 def calibrate(net: ImpressionNet, pages: Pages, x_RKF: Floats32) -> tuple[tuple[float, float], ...]:

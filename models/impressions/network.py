@@ -41,7 +41,7 @@ class ImpressionParams:
     embedding_decay: float = 3e-5  # squared item vectors, by page
     batch: int = 96
     loop: LoopParams = field(
-        default_factory=lambda: LoopParams(epochs=3, learning_rate=1.5e-3, weight_decay=1e-2, patience=1)
+        default_factory=lambda: LoopParams(epochs=3, learning_rate=1e-3, weight_decay=1e-2, patience=1)
     )
     seed: int = 17
 
@@ -96,9 +96,10 @@ class ImpressionNet(nn.Module):
             layers += [nn.Linear(size, hidden), nn.SiLU(), nn.Dropout(params.dropout)]
             size = hidden
         self.mlp = nn.Sequential(*layers)
-        self.heads, self.wide = nn.Linear(size, len(TASKS)), nn.Linear(n_columns, len(TASKS))
+        self.heads, self.wide = nn.Linear(size, len(TASKS)), nn.Linear(n_columns + 2, len(TASKS), bias=False)
         self.fall_P = nn.Parameter(torch.full((len(KNOTS) - 1,), 0.25))
         nn.init.zeros_(self.heads.weight)  # it starts as a linear model and departs from it where that pays
+        nn.init.zeros_(self.wide.weight)
         for table, spread in ((self.own, 0.02), (self.bias, 0.0), (self.kind, 0.1), (self.age, 0.1), (self.visit, 0.1)):
             nn.init.normal_(table.weight, std=spread)
 
@@ -108,6 +109,10 @@ class ImpressionNet(nn.Module):
         left = at.floor().long().clamp(max=len(KNOTS) - 2)
         total_P = torch.cat([torch.zeros(1), -torch.cumsum(nn.functional.softplus(self.fall_P * 4) / 4, 0)])
         return total_P[left] + (at - left) * (total_P[left + 1] - total_P[left])
+
+    def standardised(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., F) columns in standard deviations, clipped."""
+        return ((x - self.mean_F) * self.scale_F).clamp(-5.0, 5.0)
 
     def table(self) -> torch.Tensor:
         """(I + 1, D) item vectors; in training some own vectors are left out."""
@@ -130,14 +135,13 @@ class ImpressionNet(nn.Module):
         near_BKD = weight_BKH @ told_BHD * some_B11
         weight_BH1 = torch.softmax(self.recency(told_BHD).masked_fill(gone_BH[:, :, None], -1e4), dim=1)
         mean_B1D = (weight_BH1 * past_BHD).sum(1, keepdim=True) * some_B11
-        z_BKF = ((batch.x_BKF - self.mean_F) * self.scale_F).clamp(-5.0, 5.0)
+        z_BKF = self.standardised(batch.x_BKF)
         agree = [(item_BKD * other).sum(-1, keepdim=True) for other in (near_BKD, mean_B1D)]
         bias_BK1 = self.bias(batch.item_BK)
         z = torch.cat([z_BKF, item_BKD, near_BKD, item_BKD * mean_B1D, *agree, bias_BK1], dim=-1)
-        deep = self.heads(self.mlp(z * self.up(self.down(z)) + z)) + self.wide(z_BKF)
+        deep = self.heads(self.mlp(z * self.up(self.down(z)) + z)) + self.wide(torch.cat([z_BKF, *agree], dim=-1))
         look = self.log_look(batch.position_BK) if position else torch.zeros(batch.item_BK.shape)
-        click = deep[..., 0] + bias_BK1[..., 0] + agree[0][..., 0] + agree[1][..., 0]
-        return Told(click, deep[..., 1], deep[..., 2], look)
+        return Told(deep[..., 0] + bias_BK1[..., 0], deep[..., 1], deep[..., 2], look)
 
 
 def log_chances(told: Told) -> tuple[torch.Tensor, torch.Tensor]:

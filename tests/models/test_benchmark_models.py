@@ -97,6 +97,7 @@ def test_every_loss_learns(loss: str) -> None:
     [
         {"loss": "bce"}, {"loss": "gbce"}, {"log_q": False, "negative_power": 1.0}, {"negative_power": 0.5},
         {"negatives": 4}, {"l1": 1.0}, {"target_half_life_days": 1.0}, {"dropout": 0.5},
+        {"crop": 1.0}, {"mask": 0.5}, {"reorder": 1.0},
     ],
     ids=str,
 )  # fmt: skip
@@ -107,6 +108,38 @@ def test_every_option_acts_on_the_loss(change: dict[str, object]) -> None:
         return float(loss_of(net, next(Batches(shop(), params)(1))).detach())
 
     assert first_loss(SMALL) != pytest.approx(first_loss(replace(SMALL, **change)), abs=1e-6)  # type: ignore[arg-type]
+
+
+def test_augmentations_keep_the_items_and_change_with_the_epoch() -> None:
+    data = shop()
+    whole = Batches(data, SMALL)
+    for name in ("crop", "reorder"):
+        changed = Batches(data, replace(SMALL, **{name: 1.0}))  # type: ignore[arg-type]
+        first, second = (next(changed(epoch)).target_BT for epoch in (1, 2))
+        assert first.shape != second.shape or not torch.equal(first, second)
+        assert sum(int((batch.target_BT != N_ITEMS).sum()) for batch in changed(1)) <= sum(
+            int((batch.target_BT != N_ITEMS).sum()) for batch in whole(1)
+        )
+    hidden = next(Batches(data, replace(SMALL, mask=0.5))(1))
+    real = hidden.target_BT != N_ITEMS
+    assert 0.3 < float((hidden.input_BT[real] == N_ITEMS).float().mean()) < 0.7
+
+
+def test_a_long_history_teaches_in_windows() -> None:
+    rows = np.arange(20, dtype=np.int64) % N_ITEMS
+    data = Interactions.of_rows(np.zeros(20, dtype=np.int64), rows, rows * DAY, N_ITEMS)
+    batches = Batches(data, replace(SMALL, steps=8))
+    assert [row.size for row in batches.rows] == [9, 9, 4]
+    assert sum(row.size - 1 for row in batches.rows) == 19  # every step but the first is a target once
+
+
+def test_sparse_gradients_learn_the_same_law_and_refuse_what_touches_every_item() -> None:
+    model, curves = train(shop(), replace(SMALL, sparse=True, loop=replace(SMALL.loop, epochs=12)))
+    assert model.net.item.sparse
+    assert curves.train_loss[-1] < 0.6 * curves.train_loss[0]
+    assert hit_rate(model, shop(seed=1)) > 0.2  # chance is 0.03
+    with pytest.raises(UsageError, match="sparse gradients do not go with"):
+        NextItemNet(N_ITEMS, replace(SMALL, sparse=True, l1=0.1))
 
 
 def test_weight_decay_shrinks_the_weights_and_early_stopping_keeps_the_best_epoch() -> None:
