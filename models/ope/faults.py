@@ -22,6 +22,7 @@ from models.ope.log import Bools, Ints, SlotLog
 ERROR = 1e-3  # chance of naming a fault in a sound log, for each kind
 LEAST = 200  # slots at a position (or of an item) before it is judged
 TINY, ALONE = 1e-4, 20.0
+BLOCK, OFTEN = 500, 0.15  # pages; share of greedy slots from which too few of them are a fault
 HEAVY = 0.01  # of the sum that a sound log has: more in one value says little of the mean
 REPEATED, BOT_SHARE, BOT_CLICK, BOT_SLOTS = 1e-3, 0.01, 0.5, 100
 
@@ -111,7 +112,11 @@ def _clipped(log: SlotLog) -> Fault | None:
 def _greedy(log: SlotLog) -> Fault | None:
     if not log.explored_N.any():
         return None
-    off = _off_one(log.position_N, np.where(log.explored_N, 0.0, 1.0 / log.propensity_N))
+    # Where greed is rare its few huge values may just not have come: there only too much of it is a fault.
+    cell_N = (log.page_N // BLOCK) * (int(log.position_N.max()) + 1) + log.position_N
+    _, at_N = np.unique(cell_N, return_inverse=True)
+    often_N = (np.bincount(at_N, ~log.explored_N) / np.bincount(at_N))[at_N] >= OFTEN
+    off = _off_one(log.position_N, np.where(log.explored_N, 0.0, 1.0 / log.propensity_N), often_N)
     if off is None:
         return None
     position, mean = off
@@ -134,26 +139,34 @@ def _weights(log: SlotLog, weight_N: Floats) -> Fault | None:
     )
 
 
-def _off_one(position_N: Ints, value_N: Floats) -> tuple[int, float] | None:
+def _off_one(position_N: Ints, value_N: Floats, below_N: Bools | None = None) -> tuple[int, float] | None:
     """The position whose mean is off 1 beyond chance, all positions together being the first (0).
 
-    Above 1 by betting, which no rare large value can fool; below 1 only where no value weighs so much that the missing
-    ones may just not have come yet.
+    Above 1 by betting, which no rare large value can fool; below 1 only among `below_N`, and only where no value weighs
+    so much that the missing ones may just not have come yet.
     """
+    below_N = np.ones(value_N.size, np.bool_) if below_N is None else below_N
     places = np.unique(position_N)
     error = ERROR / (places.size + 1)
     limit = float(norm.isf(error))
     for place in (0, *places.tolist()):
-        mine_N = value_N if place == 0 else value_N[position_N == place]
-        if mine_N.size < LEAST:
-            continue
-        mean = float(mine_N.mean())
-        z = (mean - 1) * np.sqrt(mine_N.size) / max(float(mine_N.std()), 1e-12)
-        above = mean > 1.02 and z > limit and log_capital(mine_N, 1.0) > -np.log(error)
-        below = mean < 0.98 and z < -limit and float(mine_N.max()) <= HEAVY * mine_N.size
-        if above or below:
+        here_N = np.ones(value_N.size, np.bool_) if place == 0 else position_N == place
+        mean, z = _mean_and_z(value_N[here_N])
+        if mean > 1.02 and z > limit and log_capital(value_N[here_N], 1.0) > -np.log(error):
+            return int(place), mean
+        some_N = value_N[here_N & below_N]
+        mean, z = _mean_and_z(some_N)
+        if mean < 0.98 and z < -limit and float(some_N.max()) <= HEAVY * some_N.size:
             return int(place), mean
     return None
+
+
+def _mean_and_z(value_N: Floats) -> tuple[float, float]:
+    """Mean and its distance from 1 in standard errors; (1, 0) for too few values."""
+    if value_N.size < LEAST:
+        return 1.0, 0.0
+    mean = float(value_N.mean())
+    return mean, (mean - 1) * float(np.sqrt(value_N.size)) / max(float(value_N.std()), 1e-12)
 
 
 def _frequency(log: SlotLog) -> Fault | None:

@@ -147,7 +147,7 @@ class Ppo(_Softmax):
     """Proximal policy optimisation with generalised advantages; it needs a simulator."""
 
     name, rate = "PPO", 3e-3
-    rollout, passes, batch, clip, trace, entropy = 512, 6, 128, 0.2, 0.95, 0.01
+    rollout, passes, batch, clip, trace, entropy = 512, 6, 128, 0.2, 0.95, 0.05
 
     def __init__(self, problem: Problem, seed: int) -> None:
         super().__init__(problem, seed)
