@@ -23,7 +23,7 @@ from models.simulator import SimulatorParams
 
 SHOP = SimulatorParams(users=400, items=400, sessions_per_day=400, days=4)
 JUDGED = 300  # sessions
-SMALL = {"Q-learning": 1500, "DQN": 250, "PPO": 400}
+SMALL = {"Q-learning": 1500, "DQN": 250, "PPO": 800}
 
 
 class Oracle:
