@@ -129,9 +129,9 @@ def _trees(x_N: Floats32, y_N: Floats, w_N: Floats, held: tuple[Floats32, Floats
     return lambda rows: np.asarray(fitted.predict(rows, raw_score=True), dtype=np.float64)
 
 
-def shown(told: Estimate) -> str:
+def shown(told: Estimate, digits: int = 4) -> str:
     """`+.0012 [+.0003, +.0021]`."""
-    return f"{told.mean:+.4f} [{told.low:+.4f}, {told.high:+.4f}]"
+    return f"{told.mean:+.{digits}f} [{told.low:+.{digits}f}, {told.high:+.{digits}f}]"
 
 
 def print_table(named: dict[str, tuple[Floats, float]], label_N: Floats, user_N: np.ndarray, network: str) -> None:
@@ -145,7 +145,7 @@ def print_table(named: dict[str, tuple[Floats, float]], label_N: Floats, user_N:
         ahead = cheaper = ""
         if name != network:
             ahead = shown(auc_difference(label_N, mine, p_N, user_N, draws=200))
-            cheaper = shown(mean_by_user(log_losses(label_N, p_N) - log_losses(label_N, mine), user_N))
+            cheaper = shown(mean_by_user(log_losses(label_N, p_N) - log_losses(label_N, mine), user_N), digits=6)
         cells = [name, f"{area[name]:.4f}", f"{within:.4f}", f"{log_losses(label_N, p_N).mean():.5f}", f"{seconds:.0f}"]
         print("| " + " | ".join([*cells, ahead, cheaper]) + " |")
     base = area["logistic regression"]

@@ -8,7 +8,7 @@ Shapes: R pages, K slots, H history actions, I items, D days, E content dimensio
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,10 @@ class Catalogue:
             content_IE, items.category_codes_I, items.top_category_codes_I, items.brand_codes_I,
             log_price_I, items.listed_at_I,
         )  # fmt: skip
+
+    def joined(self, vector_IE: Floats32) -> Catalogue:
+        """The same with more dimensions of content."""
+        return replace(self, content_IE=np.hstack([self.content_IE, vector_IE]).astype(np.float32))
 
 
 def columns(pages: Pages, catalogue: Catalogue) -> tuple[Floats32, tuple[str, ...]]:

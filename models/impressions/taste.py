@@ -11,6 +11,7 @@ Shapes: R pages, K slots, C shoppers, E weights, I items.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from models.history import DAY_US
 from models.impressions.columns import Catalogue, Floats, Floats32
@@ -27,8 +28,13 @@ def described(catalogue: Catalogue) -> Floats:
     return np.column_stack([catalogue.content_IE, price_I, price_I**2])
 
 
-def taste(pages: Pages, catalogue: Catalogue, expected_RK: Floats) -> Floats32:
-    """(R, K) what each shopper's weights of the night before say; `expected_RK`: the average shopper's clicks."""
+def taste(
+    pages: Pages, catalogue: Catalogue, expected_RK: Floats, silent_I: npt.NDArray[np.bool_] | None = None
+) -> Floats32:
+    """(R, K) what each shopper's weights of the night before say; `expected_RK`: the average shopper's clicks.
+
+    Nothing is learned from the items of `silent_I`: to them each taste is as it is to a new item.
+    """
     phi_IE = described(catalogue)
     ridge = SHRINKAGE * np.eye(phi_IE.shape[1])
     told_RK = np.zeros(pages.item_RK.shape, dtype=np.float32)
@@ -45,6 +51,8 @@ def taste(pages: Pages, catalogue: Catalogue, expected_RK: Floats) -> Floats32:
             x_NE = phi_IE[pages.item_RK[mine]]
             told_RK[mine] = x_NE @ of
             real_RK = pages.real_RK[mine]
+            if silent_I is not None:
+                real_RK = real_RK & ~silent_I[pages.item_RK[mine]]
             flat_NE, expected_N = x_NE[real_RK], expected_RK[mine][real_RK]
             sums[at] += (pages.clicked_RK[mine][real_RK] - expected_N) @ flat_NE
             squares[at] += (flat_NE * expected_N[:, None]).T @ flat_NE
