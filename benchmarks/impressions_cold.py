@@ -100,6 +100,9 @@ def run(params: SimulatorParams) -> None:
     true = [truth.fresh(who, index[items.item_ids[item]]).attract[:, 0] for item in new_K.tolist()]
     gain_UK = np.stack(true, axis=1)
     told = {"no modality at all": ndcg(np.zeros(gain_UK.shape), gain_UK)}
+    bare = replace(text, content_IE=np.zeros_like(text.content_IE[:, :0]))
+    told["image alone"] = ndcg(taste(with_new, bare.joined(vectors["image"]), padded_RK)[at_U, : new_K.size], gain_UK)
+    told["noise alone"] = ndcg(taste(with_new, bare.joined(vectors["noise"]), padded_RK)[at_U, : new_K.size], gain_UK)
     for label, some in (
         ("words", ()),
         ("words and image", ("image",)),
@@ -108,9 +111,7 @@ def run(params: SimulatorParams) -> None:
     ):
         catalogue, scales = with_modalities(text, {name: vectors[name] for name in some}, pages, expected_RK)
         told[f"{label} {scales or ''}"] = ndcg(taste(with_new, catalogue, padded_RK)[at_U, : new_K.size], gain_UK)
-    print(
-        f"SIMULATED: {new_K.size} items launched in the last {NEWEST_DAYS} days, {user_U.size} shoppers; NDCG@10"
-    )
+    print(f"SIMULATED: {new_K.size} items launched in the last {NEWEST_DAYS} days, {user_U.size} shoppers; NDCG@10")
     words = next(values for name, values in told.items() if name.startswith("words "))
     for name, values in told.items():
         mean, ahead = estimate(values), estimate(values - words)
