@@ -17,7 +17,7 @@ from lightgbm import Booster
 from benchmarks.ranker_data import Task
 from benchmarks.ranker_table import HEAD, METRICS, ndcg_of
 from models.als import AlsModel, AlsParams
-from models.baselines import ItemKnn, OwnCounts, Popular, recent_counts
+from models.baselines import ItemKnn, OwnCounts, OwnRecent, Popular, recent_counts
 from models.cold import AttributeTransitions, ColdOnly, ContentModel, trend_of_attributes
 from models.encoders import ENCODERS
 from models.fusion import Clock, FusionModel, FusionParams, Sources, fit_trees, labelled, lifted_ranks
@@ -175,6 +175,8 @@ def sources(
         "recent": Popular(recent_counts(data, 30.0)),
         "als": AlsModel.fit(data, AlsParams(rounds=4)),
     }
+    if not job.tuning.mask_seen:  # people take things again: a ranker that does not know that loses to a count
+        found |= {"own": OwnCounts(data.counts_I()), "own_recent": OwnRecent(0.7)}
     known = {}
     if job.attributes is not None and cold is not None:
         kinds = AttributeTransitions.fit(data, job.attributes, 0.7)

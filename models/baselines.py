@@ -50,6 +50,17 @@ class OwnCounts:
 
 
 @dataclass(frozen=True)
+class OwnRecent:
+    """What the user took lately: every row loses `decay` per place from the end."""
+
+    decay: float
+
+    def scores(self, asked: Interactions) -> Floats32:
+        """(B, I)."""
+        return dense(decayed(asked, self.decay))
+
+
+@dataclass(frozen=True)
 class ItemKnn:
     """Cosine neighbours over users of a history that loses `decay` per place."""
 
