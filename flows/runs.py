@@ -27,7 +27,7 @@ from features.errors import HomerankerError, UsageError
 from flows import config, lease, notify, retrain, workspace
 from flows.paths import DATA_INPUT, REPOSITORY, Artifacts, Home
 from flows.registry import DONE, FAILED, RUNNING, Registry, held, now
-from flows.sources import NAMED_DATA, ONLINE_RETAIL, make_tables, place_of
+from flows.sources import NAMED_DATA, ONLINE_RETAIL, OPEN_BANDIT, make_tables, open_bandit_tables, place_of
 from serving.erasure import Erased
 
 SMOKE_USERS = 2
@@ -66,14 +66,18 @@ def resolve(request: Request) -> tuple[dict[str, Any], Path, bool]:
         data["format"], source = place_of(request.data, REPOSITORY)
         data["path"], data["name"] = source.relative_to(REPOSITORY).as_posix(), request.data
     else:
+        fetched = request.data == OPEN_BANDIT
         source = Path(request.data).resolve()
-        if not source.is_dir():
+        if fetched:
+            source = open_bandit_tables(REPOSITORY, Home.from_environment().root / OPEN_BANDIT)
+        elif not source.is_dir():
             raise UsageError(
-                f"--data {request.data}: neither a known name ({', '.join(NAMED_DATA)}) nor a directory of canonical "
-                "tables; other formats become one by `homeranker import FORMAT SRC DEST`"
+                f"--data {request.data}: neither a known name ({', '.join((*NAMED_DATA, OPEN_BANDIT))}) nor a directory"
+                " of canonical tables; other formats become one by `homeranker import FORMAT SRC DEST`"
             )
         data |= {"format": "canonical", "path": DATA_INPUT.as_posix(), "name": source.name}
-        data["as_of"] = request.until or datetime.now(UTC).date().isoformat()
+        if not fetched:  # that data ends in 2019: nothing is said of its freshness
+            data["as_of"] = request.until or datetime.now(UTC).date().isoformat()
     params["data"] = data
     config.parse(params, "params.yaml")
     return params, source, not named

@@ -18,19 +18,25 @@ ONLINE_RETAIL, SIMULATED, OPEN_BANDIT = "online-retail", "simulated", "open-band
 NAMED_DATA = {
     ONLINE_RETAIL: (ONLINE_RETAIL, "data/online_retail.parquet"),
     SIMULATED: (SIMULATED, "models/simulator"),
-    OPEN_BANDIT: (OPEN_BANDIT, "data/open_bandit"),
 }
-HOW_TO_GET = {
-    OPEN_BANDIT: "unpack obp/dataset/obd of the wheel that `pip download --no-deps obp==0.4.1` fetches to that folder"
-}
+FETCHED = Path("data/open_bandit")  # never committed, so a run gets a copy of its tables
 
 
 def place_of(name: str, root: Path) -> tuple[str, Path]:
-    """(format, file or folder) of a name, below `root`; UsageError where its data has to be fetched first."""
+    """(format, file or folder) of a name whose data stands below `root`."""
     format, path = NAMED_DATA[name]
-    if not (root / path).exists():
-        raise UsageError(f"--data {name}: {root / path} is missing; {HOW_TO_GET.get(name, 'restore it with git')}")
     return format, root / path
+
+
+def open_bandit_tables(root: Path, dest: Path) -> Path:
+    """The Open Bandit Dataset as canonical tables at `dest`; UsageError says how to fetch it."""
+    if not (root / FETCHED).exists():
+        raise UsageError(
+            f"--data {OPEN_BANDIT}: {root / FETCHED} is missing; put obp/dataset/obd of the wheel that `pip download "
+            "--no-deps obp==0.4.1` fetches there"
+        )
+    import_data(OPEN_BANDIT, root / FETCHED, dest)
+    return dest
 
 
 def make_tables(format: str, source: Path, simulator: SimulatorParams, dest: Path) -> ImportReport:
