@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from features.errors import HomerankerError
-from features.schema import Items, Users
-from features.tables import TableWriter
+from features.schema import Events, Items, Slates, Users
+from features.tables import TableWriter, read_table
 from flows import runs, sabotage
 from flows.loop_params import NIGHT, LoopParams
 from flows.online import bring_online
@@ -31,6 +32,7 @@ from flows.paths import Home
 from flows.registry import Registry
 from flows.serving import export
 from flows.simulate_day import Client, Visit, catalogue_changes, play_arm, serve_day
+from models.ope import SlotLog, estimate, faults
 from models.simulator import Shop
 from models.simulator.logs import day_tables, play_day
 from models.simulator.pages import CountedPages, OraclePages, PagePolicy, PlackettLucePages, PopularPages
@@ -91,8 +93,22 @@ class Loop:
             ours, frozen = self._serve(stack)
             for number in outcome.days:
                 self._day(number, ours, frozen, outcome, planted.get(number, ""))
+        outcome.checks = self._propensities_checked()
         outcome.seconds = time.monotonic() - began
         return outcome
+
+    def _propensities_checked(self) -> dict[str, Any]:
+        """Propensities of our pages against frequencies: the greedy share over its probability is 1 in the mean."""
+        export(self.home.root, self.tables, None)
+        slates = read_table(self.tables, Slates.TABLE)
+        old = pc.starts_with(pc.fill_null(slates[Slates.MODEL_VERSION], ""), "simulated-")
+        log = SlotLog.from_tables(slates.filter(pc.invert(old)), read_table(self.tables, Events.TABLE))
+        share = estimate(np.where(log.explored_N, 0.0, 1.0 / log.propensity_N))
+        told = f"{share.mean:.3f} [{share.low:.3f}, {share.high:.3f}] over {log.item_N.size:,} drawn slots"
+        return {
+            "greedy share over propensity (1 if exact)": told,
+            "faults of our log": [fault.why for fault in faults(log) if fault.name == "wrong propensities"],
+        }
 
     def _warm_up(self) -> None:
         shop, policy = self.shop, PlackettLucePages(self.params.shop.items, weight=self.params.old_page_weight)

@@ -1,7 +1,7 @@
 """What a closed loop has shown: the table, the picture, the checks. Every line says that it is simulated.
 
-Choices. Arms share shoppers and luck, so an arm's mean is compared day by day; the interval is a bootstrap over
-sessions of both arms. The share of the gap is (ours - popular) / (oracle - popular). Parts of the gain are sums over
+Choices. Arms share shoppers and luck, so an arm's mean is compared day by day; differences are paired by session, with
+a bootstrap interval. The share of the gap is (ours - popular) / (oracle - popular). Parts of the gain are sums over
 the sessions (or items) that the part names, so that they add up with what is left.
 Shapes: B sessions.
 """
@@ -26,16 +26,19 @@ def table(outcome: Outcome) -> dict[str, Any]:
     for at, day in enumerate(outcome.days):
         arms = {arm: values(outcome.visits[arm][at]) for arm in ARMS}
         ours, popular, oracle = arms["ours"], arms["popular"], arms["oracle"]
-        gain = _difference(ours, popular)
-        first, second = _two_pages(outcome.visits["ours"][at])
+        mine = outcome.visits["ours"][at]
+        gain = _difference(mine, outcome.visits["popular"][at])
+        first, second = _two_pages(mine)
         rows.append(
             {
                 "day": day,
                 "value": {arm: round(float(found.mean()), 4) for arm, found in arms.items()},
                 "sessions": {arm: int(found.size) for arm, found in arms.items()},
                 "ours_minus_popular": gain,
-                "ours_minus_frozen": _difference(ours, arms["frozen"]),
-                "share_of_gap": round(gain["mean"] / max(1e-9, float(oracle.mean() - popular.mean())), 4),
+                "ours_minus_frozen": _difference(mine, outcome.visits["frozen"][at]),
+                "share_of_gap": round(
+                    float(ours.mean() - popular.mean()) / max(1e-9, float(oracle.mean() - popular.mean())), 4
+                ),
                 "share_of_gap_to_popular_by_the_truth": round(
                     float(ours.mean() - arms["popular by the truth"].mean())
                     / max(1e-9, float(oracle.mean() - arms["popular by the truth"].mean())), 4,
@@ -56,17 +59,15 @@ def table(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _difference(one_B: np.ndarray[Any, Any], other_B: np.ndarray[Any, Any]) -> dict[str, float]:
-    """Mean difference and 95 % interval; sessions are drawn in both arms."""
+def _difference(ours: list[Visit], others: list[Visit]) -> dict[str, float]:
+    """Mean difference over the sessions that both arms met, paired, with a bootstrap interval of 95 %."""
+    other = {visit.session_id: visit.value for visit in others}
+    paired_N = np.array([v.value - other[v.session_id] for v in ours if v.session_id in other])
     rng = np.random.default_rng(0)
-    means = [
-        np.array([found[rng.integers(found.size, size=found.size)].mean() for _ in range(DRAWS // 4)])
-        for found in (one_B, other_B)
-    ]
-    low, high = np.quantile(means[0] - means[1], [0.025, 0.975])
+    means = [paired_N[rng.integers(paired_N.size, size=paired_N.size)].mean() for _ in range(DRAWS)]
+    low, high = np.quantile(means, [0.025, 0.975])
     return {
-        "mean": round(float(one_B.mean() - other_B.mean()), 4), "low": round(float(low), 4),
-        "high": round(float(high), 4),
+        "mean": round(float(paired_N.mean()), 4), "low": round(float(low), 4), "high": round(float(high), 4),
     }  # fmt: skip
 
 
