@@ -78,6 +78,7 @@ def test_a_search_goes_on_where_it_was_killed_and_records_what_failed(
     assert found.picture.stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_the_change_is_shown_and_written_only_where_asked(
     home: Home, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
