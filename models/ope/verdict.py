@@ -30,8 +30,8 @@ class OpeParams:
     margin: float = 0.0  # how much worse, as a share of the logging policy's value, still passes
     min_support: float = 0.2  # of the target's choices; only where support may be partial
     min_pages: int = 500
-    min_effective: float = 200.0  # pages: effective sample size of the weights
-    max_weight: float = 1000.0
+    min_effective: float = 50.0  # slots: effective sample size of the weights
+    max_weight: float = 1e5  # the bound holds for any weight; beyond this a propensity is hardly believed
 
 
 @dataclass(frozen=True)
