@@ -135,15 +135,18 @@ class Api:
 
     async def openapi(self, request: Request) -> Response:
         """GET /openapi.json."""
+        self.clock(request)
         return as_json(openapi.document("1"))
 
     async def storefront(self, request: Request) -> Response:
         """GET /: the demo shop."""
+        self.clock(request)
         text, headers = await self.run(pages.storefront, dict(request.query_params), dict(request.cookies))
         return Response(text, 200, headers, media_type="text/html")
 
     async def cards(self, request: Request) -> Response:
         """GET /v1/cards: what the demo shop shows of items (not part of the contract)."""
+        self.clock(request)
         return as_json(await self.run(pages.cards, request.query_params.getlist("id")[:200]))
 
     def routes(self) -> list[Route]:

@@ -115,6 +115,8 @@ class Edge:
         key = self._key(scope, gate.keys)
         if not self._buckets.take(key, gate.rate_per_key):
             raise Problem(429, f"more than {gate.rate_per_key:g} requests a second with this key")
+        if route_of(path) == "other":
+            raise Problem(404, DETAILS[404])  # Bento has paths of its own, such as /schema.json
         if self._busy >= gate.concurrency:
             raise Problem(503, "the service is overloaded")
         self._busy += 1
