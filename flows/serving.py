@@ -17,14 +17,56 @@ def serve_champion(registry: Registry, host: str, port: int, workers: int, fallb
 
     Without a champion: exit 1, or with `fallback` the newest finished run's catalogue as a popular page.
     """
-    from serving.package import serve
+    from serving.package import build_bento, serve
 
     champion = registry.pointer("champion")
     if champion is not None:
         return serve(registry.home.runs / champion["run"] / "bento", registry.home.root, host, port, workers, fallback)
     if not fallback:
         raise HomerankerError("there is no champion to serve; homeranker retrain --promote makes one (or --fallback)")
-    return serve(registry.run_dir("last") / "bento", registry.home.root, host, port, workers, True)
+    try:
+        bento = registry.run_dir("last") / "bento"
+    except UsageError:  # no run yet: a shop that comes over HTTP alone
+        bento = build_bento(None, registry.home.root / "bentos" / "no-model")
+    return serve(bento, registry.home.root, host, port, workers, True)
+
+
+def why_not(home: Path, item: str, user: str | None) -> str:
+    """What keeps an item off a page, asked of the state that the service of this home would serve from."""
+    from serving import answers
+    from serving.params import from_environment
+    from serving.runtime import Runtime
+
+    environment = dataclasses.replace(from_environment(), home=home.absolute(), fallback=True)
+    runtime = Runtime(environment, None)
+    try:
+        runtime.start()
+        end = time.monotonic() + 60
+        while runtime.log is not None and not runtime.learning.settled and time.monotonic() < end:
+            time.sleep(0.05)
+        return answers.why_not(runtime, item, user, int(time.time() * 1e6))
+    finally:
+        runtime.stop()
+
+
+def unlearn(home: Path, since: str, until: str | None) -> dict[str, Any]:
+    """Roll online learning back: leave out what arrived from `since` to `until` (RFC 3339), by default until now."""
+    from serving.contract import format_time, now_us, parse_time
+    from serving.event_log import EventLog
+    from serving.learning import unlearn as leave_out
+
+    try:
+        start, end = parse_time(since), parse_time(until) if until else now_us()
+    except ValueError as error:
+        raise UsageError(f"--since and --until: {error}") from error
+    if end < start:
+        raise UsageError(f"--until {until} lies before --since {since}")
+    log = EventLog(home)
+    try:
+        leave_out(log, start, end)
+    finally:
+        log.close()
+    return {"since": format_time(start), "until": format_time(end)}
 
 
 def export(home: Path, dest: Path, until: str | None) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from features.errors import StoreError
 from models.choice import Choices, ClickedPage
 from models.history import TYPE_CODE
 from models.live import LearningParams, LiveCounts, Seen
@@ -152,6 +151,4 @@ def unlearned(log: EventLog) -> tuple[tuple[int, int], ...]:
 
 def unlearn(log: EventLog, start_us: int, end_us: int) -> None:
     """Roll back: every worker counts again without the events that arrived from start to end."""
-    if end_us < start_us:
-        raise StoreError("the end lies before the start")
     log.remember(UNLEARNED, json.dumps([*unlearned(log), (start_us, end_us)]))

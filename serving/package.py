@@ -56,16 +56,19 @@ def _digest(files: Mapping[str, bytes]) -> str:
     return digest.hexdigest()[:16]
 
 
-def build_bento(model_dir: Path, out: Path, *, version: str = "", settings: Mapping[str, Any] | None = None) -> Path:
+def build_bento(
+    model_dir: Path | None, out: Path, *, version: str = "", settings: Mapping[str, Any] | None = None
+) -> Path:
     """Build the Bento of a model at `out` (replaced whole) and return it.
 
+    Without a model it serves what is put over HTTP, where --fallback allows it.
     `version` names the model in the Bento's labels; the Bento's own version is the hash of its content. The same
     input gives the same bytes. Raises ArtifactError where the model is missing or `bentoml build` fails.
     """
-    if not (model_dir / "digest.json").is_file():
+    if model_dir is not None and not (model_dir / "digest.json").is_file():
         raise ArtifactError(f"{model_dir}: no model to package (digest.json is missing); run `homeranker retrain`")
     files = {name: path.read_bytes() for name, path in _sources()}
-    for path in sorted(model_dir.iterdir()):
+    for path in sorted(model_dir.iterdir()) if model_dir is not None else ():
         if path.is_file():
             files[f"model/{path.name}"] = path.read_bytes()
     if settings:

@@ -1,4 +1,4 @@
-"""The deployer's commands: serve, export, erase."""
+"""The deployer's commands: serve, export, erase, why-not, unlearn."""
 
 from __future__ import annotations
 
@@ -41,3 +41,21 @@ def erase(user: str, as_json: Json = False) -> None:
 
     told = forget(registry().home.root, user)
     say(as_json, told, lambda: print(json.dumps(told, indent=1)))
+
+
+@app.command("why-not")
+def why_not(item: str, user: str | None = None, as_json: Json = False) -> None:
+    """What keeps an item off the page (of a user, or a stranger): the filter, the rule or the score."""
+    from flows.serving import why_not as ask
+
+    told = ask(registry().home.root, item, user)
+    say(as_json, {"item_id": item, "user_id": user, "because": told}, lambda: print(told))
+
+
+@app.command()
+def unlearn(since: str, until: str | None = None, as_json: Json = False) -> None:
+    """Roll online learning back: forget what arrived SINCE a time (RFC 3339) until another, or until now."""
+    from flows.serving import unlearn as leave_out
+
+    told = leave_out(registry().home.root, since, until)
+    say(as_json, told, lambda: print(f"not learned from any more: {told['since']} to {told['until']}"))
