@@ -1,11 +1,13 @@
 """How fast the service answers: open-loop load on a built Bento, beside a trivial endpoint of the same server.
 
     python -m benchmarks.serving MODEL_DIR [--items 4000] [--candidates 500] [--workers 1] [--seconds 10]
+    python -m benchmarks.serving MODEL_DIR --soak 10          # minutes at half of capacity: is memory flat?
 
 Choices. Requests leave on a fixed schedule whatever the answers do, and a latency counts from the scheduled time, so
 that a stall is not hidden by a client that waits (no coordinated omission). Capacity is found first, closed-loop; the
-open-loop runs are at half of it and at 1, 2 and 5 times it. The client shares the machine's cores with the service.
-`--items` fills the catalogue up with made items.
+open-loop runs are at half of it and at 1, 2, 5 and 10 times it. The client shares the machine's cores with the
+service, and at many times the capacity it needs one for itself. Half of the sessions have a history of five events,
+which are posted first, in batches of 100. `--items` fills the catalogue up with made items.
 """
 
 from __future__ import annotations
@@ -17,16 +19,20 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from models.homepage import HomepageModel
 from models.items import ItemRow
 from serving.package import build_bento, served
 
 CONNECTIONS = 256
+SESSIONS = 1000
 
 
 @dataclass
@@ -49,7 +55,11 @@ class Result:
         lost = sum(len(found) for status, found in self.latency_ms.items() if status not in (200, 429, 503))
         return (
             told
-            + (f"  refused {len(refused)} (p50 {np.median(refused):.1f} ms)" if refused else "")
+            + (
+                f"  refused {len(refused)} (p50 {np.median(refused):.1f} p99 {np.percentile(refused, 99):.1f} ms)"
+                if refused
+                else ""
+            )
             + (f"  lost {lost}" if lost else "")
         )
 
@@ -77,12 +87,28 @@ class Connection:
             return 0
 
 
+def post(path: str, document: object) -> bytes:
+    """A whole POST request."""
+    body = json.dumps(document).encode()
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
+    return head.encode() + b"\r\n\r\n" + body
+
+
 def homepage() -> bytes:
     """A page for one of 1,000 sessions."""
-    session = f"bench-{uuid.uuid4().int % 1000}"
-    body = json.dumps({"session_id": session, "page_size": 24}).encode()
-    head = f"POST /v1/homepage HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
-    return head.encode() + b"\r\n\r\n" + body
+    return post("/v1/homepage", {"session_id": f"bench-{uuid.uuid4().int % SESSIONS}", "page_size": 24})
+
+
+def batches(item_ids: Sequence[str]) -> Iterator[bytes]:
+    """Five events each for every second session, in batches of 100."""
+    rng, now = np.random.default_rng(0), datetime.now(UTC).isoformat()
+    known = {"event_time": now, "event_type": "click"}
+    rows = [
+        {**known, "event_id": uuid.uuid4().hex, "item_id": str(item), "session_id": f"bench-{session}"}
+        for session in range(0, SESSIONS, 2)
+        for item in rng.choice(item_ids, 5)
+    ]
+    return (post("/v1/events", {"events": rows[at : at + 100]}) for at in range(0, len(rows), 100))
 
 
 def trivial() -> bytes:
@@ -141,19 +167,50 @@ def enlarged(model_dir: Path, items: int, out: Path) -> Path:
     return out
 
 
+async def post_events(host: str, port: int, item_ids: Sequence[str]) -> float:
+    """Post the history of the sessions on four connections; events a second."""
+    waiting, accepted = list(batches(item_ids)), 0
+    started, count = time.perf_counter(), len(waiting)
+
+    async def one() -> None:
+        nonlocal accepted
+        connection = Connection(host, port)
+        while waiting:
+            accepted += await connection.ask(waiting.pop()) == 202
+
+    await asyncio.gather(*(one() for _ in range(4)))
+    if accepted < count:
+        raise SystemExit(f"{count - accepted} of {count} batches were refused")
+    return 100 * accepted / (time.perf_counter() - started)
+
+
 async def measure(host: str, port: int, seconds: float) -> None:
     """Print the table."""
-    await closed_loop(host, port, 2, homepage)
+    await closed_loop(host, port, 3, homepage)
     capacity = await closed_loop(host, port, seconds / 2, homepage)
     print(f"capacity, closed loop, 8 clients: {capacity:.0f} pages/s", flush=True)
     half = await open_loop(host, port, capacity / 2, seconds, trivial)
     print(half.line("trivial call, same rate"), flush=True)
-    for factor in (0.5, 1.0, 2.0, 5.0):
+    for factor in (0.5, 1.0, 2.0, 5.0, 10.0):
         result = await open_loop(host, port, capacity * factor, seconds, homepage)
-        print(result.line(f"homepage, {factor:g}x capacity"), flush=True)
+        goodput = len(result.latency_ms.get(200, [])) / seconds / capacity
+        share = f"  goodput {goodput:.0%} of capacity" if factor >= 1 else ""
+        print(result.line(f"homepage, {factor:g}x capacity") + share, flush=True)
         await asyncio.sleep(2)
     after = await open_loop(host, port, capacity / 2, seconds, homepage)
     print(after.line("homepage, 0.5x, afterwards"), flush=True)
+
+
+async def soak(host: str, port: int, minutes: float, process: psutil.Process) -> None:
+    """Pages at half of capacity; resident memory of the service every minute."""
+    capacity = await closed_loop(host, port, 5, homepage)
+    first = 0.0
+    for minute in range(int(minutes) + 1):
+        result = await open_loop(host, port, capacity / 2, 60, homepage)
+        used = sum(one.memory_info().rss for one in process.children(recursive=True)) / 2**20
+        first = first or used
+        told = f"minute {minute}" + (" (warm-up)" if not minute else f", memory {used / first - 1:+.2%}")
+        print(f"{result.line(told)}  {used:.0f} MiB", flush=True)
 
 
 def main() -> int:
@@ -164,17 +221,23 @@ def main() -> int:
     parser.add_argument("--candidates", type=int, default=500)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--soak", type=float, default=0, metavar="MINUTES")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         model = enlarged(args.model_dir, args.items, root / "model")
         settings = {"candidates": args.candidates, "rate_per_key": 1e6}
         bento = build_bento(model, root / "bento", settings=settings)
-        with served(bento, root / "home", workers=args.workers) as (base, _):
-            items = len(HomepageModel.load(model).items)
-            print(f"{items} items, {args.candidates} candidates, {args.workers} worker(s)", flush=True)
+        with served(bento, root / "home", workers=args.workers) as (base, process):
+            ids = HomepageModel.load(model).items.item_ids
+            print(f"{len(ids)} items, {args.candidates} candidates, {args.workers} worker(s)", flush=True)
             host, port = base.removeprefix("http://").split(":")
-            asyncio.run(measure(host, int(port), args.seconds))
+            rate = asyncio.run(post_events(host, int(port), ids))
+            print(f"events in batches of 100: {rate:.0f} events/s", flush=True)
+            if args.soak:
+                asyncio.run(soak(host, int(port), args.soak, psutil.Process(process.pid)))
+            else:
+                asyncio.run(measure(host, int(port), args.seconds))
     return 0
 
 
