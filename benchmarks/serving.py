@@ -176,7 +176,8 @@ async def post_events(host: str, port: int, item_ids: Sequence[str]) -> float:
         nonlocal accepted
         connection = Connection(host, port)
         while waiting:
-            accepted += await connection.ask(waiting.pop()) == 202
+            status = await connection.ask(waiting.pop())
+            accepted += status == 202
 
     await asyncio.gather(*(one() for _ in range(4)))
     if accepted < count:

@@ -140,10 +140,10 @@ def new_after(items: ItemTable) -> int:
     return int(np.quantile(listed_I, NEW_SHARE)) + NEW_GAP_US if listed_I.size else 2**62
 
 
-def sources(learned: Learned, state: UserState, eligible_I: Bools, new_I: Bools) -> dict[str, Ints]:
-    """Candidates that only live counts can name."""
+def sources(learned: Learned, near_I: Floats, eligible_I: Bools, new_I: Bools) -> dict[str, Ints]:
+    """Candidates that only live counts can name; `near_I` are the live neighbours of the history."""
     return {
-        "live_neighbours": strongest(learned.neighbours(state, False), SOURCE, eligible_I),
+        "live_neighbours": strongest(near_I, SOURCE, eligible_I),
         "live_popular": strongest(learned.popular_I, SOURCE, eligible_I),
         "live_rate": strongest(learned.rate_I, SOURCE, eligible_I),
         "live_new": strongest(learned.chance_I * new_I, SOURCE // 3, eligible_I),
@@ -158,10 +158,11 @@ def _turn(learned: Learned) -> Floats:
 
 
 def signals(
-    learned: Learned, state: UserState, reading: Reading, items: ItemTable, new_I: Bools, index_C: Ints, model_C: Floats
+    learned: Learned, state: UserState, reading: Reading, near_I: Floats, new_I: Bools, index_C: Ints, model_C: Floats
 ) -> Floats:
-    """(C, F) in the order of NAMES."""
-    visit_I, all_I = learned.neighbours(state, True), learned.neighbours(state, False)
+    """(C, F) in the order of NAMES; `near_I` are the live neighbours of the history."""
+    items = learned.items
+    visit_I = near_I if state.session_P.all() else learned.neighbours(state, True)
     touched_I, bought_I = np.zeros(len(items)), np.zeros(len(items))
     touched_I[state.item_P[state.session_P]] = 1.0
     bought_I[state.item_P[state.type_P == PURCHASE]] = 1.0
@@ -176,7 +177,7 @@ def signals(
         "category": share_I["category"][index_C],
         "brand": share_I["brand"][index_C],
         "content": reading.content_I[index_C],
-        "neighbours": _relative(all_I, index_C),
+        "neighbours": _relative(near_I, index_C),
         "popular": learned.popular_I[index_C],
         "rate": learned.rate_I[index_C],
         "new": (learned.chance_I * new_I)[index_C],

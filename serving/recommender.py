@@ -80,19 +80,21 @@ def eligible(snapshot: Snapshot, exclude: Sequence[str], state: UserState, now_u
     return eligible_I
 
 
-def score(snapshot: Snapshot, state: UserState, found: Ranking) -> tuple[FloatArray, FloatArray]:
+def score(snapshot: Snapshot, state: UserState, found: Ranking, near_I: FloatArray) -> tuple[FloatArray, FloatArray]:
     """(C,) final scores of what the model ranked, and (C, F) the signals that they weigh."""
     assert found.reading is not None  # noqa: S101 - the model reads for every ranking that has items
     new_I = snapshot.items.listed_at_I > snapshot.new_after_us
     model_C = np.asarray(found.score_C, dtype=np.float64)
-    signal_CF = signals(snapshot.learned, state, found.reading, snapshot.items, new_I, found.index_C, model_C)
+    signal_CF = signals(snapshot.learned, state, found.reading, near_I, new_I, found.index_C, model_C)
     return signal_CF @ snapshot.learned.weights_F, signal_CF
 
 
 def score_items(snapshot: Snapshot, state: UserState, index_C: IntArray, now_us: int) -> tuple[FloatArray, Ranking]:
     """(C,) final scores of given items, in their order, and the model's own view of them."""
     ranked = snapshot.model.score_items(state, snapshot.model.as_of(now_us), index_C)
-    return (score(snapshot, state, ranked)[0] if index_C.size else np.empty(0)), ranked
+    if not index_C.size:
+        return np.empty(0), ranked
+    return score(snapshot, state, ranked, snapshot.learned.neighbours(state, False))[0], ranked
 
 
 def _rank(snapshot: Snapshot, state: UserState, open_I: BoolArray, now_us: int, n: int) -> Candidates:
@@ -100,8 +102,9 @@ def _rank(snapshot: Snapshot, state: UserState, open_I: BoolArray, now_us: int, 
     model, new_I = snapshot.model, snapshot.items.listed_at_I > snapshot.new_after_us
     if not open_I.any():
         return Candidates(np.empty(0, dtype=np.int64), np.empty(0), [], NO_SIGNALS, None)
-    found = model.rank(state, model.as_of(now_us), open_I, EVERY, sources(snapshot.learned, state, open_I, new_I))
-    score_C, signal_CF = score(snapshot, state, found) if found.index_C.size else (np.empty(0), NO_SIGNALS)
+    near_I = snapshot.learned.neighbours(state, False)
+    found = model.rank(state, model.as_of(now_us), open_I, EVERY, sources(snapshot.learned, near_I, open_I, new_I))
+    score_C, signal_CF = score(snapshot, state, found, near_I)
     best = np.argsort(-score_C, kind="stable")[:n]
     source_C = [found.source_C[at] for at in best.tolist()]
     return Candidates(found.index_C[best], score_C[best], source_C, signal_CF[best], None)
