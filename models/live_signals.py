@@ -50,6 +50,8 @@ SIGNALS: Mapping[str, tuple[float, float]] = {
 }
 NAMES = tuple(SIGNALS)
 BONUS_F = np.array([name in ("new", "untried") for name in NAMES])  # a chance given, not a taste: clicks never lower it
+MODEL_F = np.array([name == "model" for name in NAMES])
+LEAST_MODEL = 0.3  # what the gate let pass is corrected by clicks on its own pages, never silenced by them
 POPULAR_DAYS = 1.0  # half-life of what is popular now
 NEW_SHARE = 0.85  # an item is new if it was listed after this share of the catalogue, by more than NEW_GAP_US
 NEW_GAP_US = 60_000_000
@@ -91,7 +93,8 @@ class Learned:
         size, known_J = item_J.size, item_J >= 0
         code_I = np.full(len(items), -1, dtype=np.int64)
         code_I[item_J[known_J]] = np.flatnonzero(known_J)
-        weights_F = np.where(BONUS_F, np.maximum(choices.weights_F, choices.prior_F[:-1]), choices.weights_F)
+        least_F = np.where(BONUS_F, choices.prior_F[:-1], np.where(MODEL_F, LEAST_MODEL, -np.inf))
+        weights_F = np.maximum(choices.weights_F, least_F)
         clicks_J, expected_J = (values[:size] for values in counts.earned())
         prior_clicks = counts.params.click_prior
         expected_I = on_items(expected_J, item_J, len(items))
