@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: retrain test test-slow serve check lock clean
+.PHONY: retrain test test-slow serve demo check lock clean
 
 retrain: $(STAMP)
 	@$(BIN)/homeranker retrain
@@ -18,6 +18,9 @@ test-slow: $(DEV_STAMP)
 
 serve: $(STAMP)
 	@$(BIN)/homeranker serve
+
+demo: $(STAMP)
+	@$(BIN)/homeranker demo
 
 check: $(DEV_STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

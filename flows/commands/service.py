@@ -1,4 +1,4 @@
-"""The deployer's commands: serve, export, erase, why-not, unlearn."""
+"""The deployer's commands: serve, demo, export, erase, why-not, unlearn."""
 
 from __future__ import annotations
 
@@ -23,6 +23,19 @@ def serve(
     from flows.serving import serve_champion
 
     return serve_champion(registry(), host, port, workers, fallback)
+
+
+@app.command()
+def demo(
+    port: int = 3000,
+    worse: Annotated[bool, typer.Option("--worse", help="Show the gate refuse a deliberately worse model.")] = False,
+) -> int:
+    """A live shop page on the data that ships: the champion's, or a quick unjudged model's where there is none."""
+    from flows.demo import show_refusal, show_shop
+    from flows.paths import Home
+
+    home = Home.from_environment()
+    return show_refusal(home) if worse else show_shop(home, port)
 
 
 @app.command()
