@@ -1,4 +1,4 @@
-"""The first five minutes: a page without a champion that says what it is, and a worse model refused by the real gate."""
+"""The first five minutes: a page without a champion that says what it is, and a worse model that is refused."""
 
 from __future__ import annotations
 
