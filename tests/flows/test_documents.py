@@ -89,7 +89,7 @@ def test_every_command_in_the_documents_runs(path: str, shop: Path, tmp_path: Pa
     finally:
         for process in background:
             process.send_signal(signal.SIGTERM)
-            process.wait(30)
+            process.wait(120)
     assert blocks(path)
 
 
