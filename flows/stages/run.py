@@ -42,6 +42,12 @@ def _end_of_day(day: str | None) -> datetime | None:
         raise UsageError(f"{day!r} is no date; write YYYY-MM-DD") from error
 
 
+def _load_time() -> datetime | None:
+    """When the data was loaded, where that says something: rows after `until` are cut off, they are no future."""
+    data = load.params().data
+    return None if data.until is not None else _end_of_day(data.as_of)
+
+
 def import_tables() -> None:
     """Any source into canonical tables."""
     settings = load.params()
@@ -57,9 +63,7 @@ def validate_tables() -> None:
     """
     settings = load.params()
     given = Path(settings.data.path) if settings.data.format == "canonical" else A.tables
-    report = validate(
-        given, settings.validation, load_time=_end_of_day(settings.data.as_of), reference=_last_accepted()
-    )
+    report = validate(given, settings.validation, load_time=_load_time(), reference=_last_accepted())
     load.write_json(A.validation, json.loads(report.to_json()))
     raise_if_critical(report)
 
@@ -78,7 +82,7 @@ def clean_tables() -> None:
         A.tables,
         A.clean,
         settings.cleaning,
-        load_time=_end_of_day(settings.data.as_of),
+        load_time=_load_time(),
         until=day,
         engine=EngineConfig(engine=settings.data.engine),
     )
