@@ -9,6 +9,7 @@ old table or the new one.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -122,7 +123,8 @@ def connect_duckdb(memory_limit: str = MEMORY_LIMIT, spill: Path | None = None) 
         config={"memory_limit": memory_limit, "threads": 2, "autoinstall_known_extensions": False}
     )
     connection.execute("SET TimeZone = 'UTC'")
-    connection.execute("SET enable_progress_bar = false")
+    with contextlib.suppress(duckdb.InvalidInputException):  # in a notebook it asks for ipywidgets to be silent
+        connection.execute("SET enable_progress_bar = false")
     connection.execute("SET preserve_insertion_order = false")  # every query here states its order
     if spill is not None:
         connection.execute("SET temp_directory = ?", [str(spill)])

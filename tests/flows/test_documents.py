@@ -58,7 +58,12 @@ def workplace(checkout: Checkout, shop: Path) -> dict[str, str]:
         (here / stamp).touch()
     keep = {name: value for name, value in os.environ.items() if not name.startswith("HOMERANKER_")}
     path = f"{here / 'bin'}:{os.environ['PATH']}"
-    own = {"PYTHONPATH": str(checkout.root), "HOMERANKER_HOME": str(checkout.home), "DATA": str(shop)}
+    own = {
+        "PYTHONPATH": str(checkout.root),
+        "HOMERANKER_HOME": str(checkout.home),
+        "DATA": str(shop),
+        "DAY": "2011-12-09",
+    }
     return keep | checkout.environment() | own | {"PATH": path}
 
 
