@@ -63,7 +63,6 @@ def workplace(checkout: Checkout, shop: Path) -> dict[str, str]:
         "PYTHONPATH": str(checkout.root),
         "HOMERANKER_HOME": str(checkout.home),
         "DATA": str(shop),
-        "DAY": "2011-12-09",
     }
     return keep | checkout.environment() | own | {"PATH": path}
 
