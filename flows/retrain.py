@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,19 @@ from features import errors
 from flows.stages.progress import MARK
 
 Listen = Callable[[str, dict[str, Any] | None], None]  # (stage, progress or None at its start)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a stage may take, and how often and after which pauses one that died is tried again."""
+
+    timeout_s: float
+    retries: int
+    delay_s: float
+
+    def pause_s(self, attempt: int) -> float:
+        """Seconds to wait after an attempt, counted from 0."""
+        return float(self.delay_s * 2**attempt)
 
 
 class StageDied(Exception):
@@ -140,24 +154,20 @@ def walk(
     variables: dict[str, str],
     listen: Listen,
     finish: Callable[[], dict[str, Any]],
-    *,
-    timeout_s: float,
-    retries: int,
-    delay_s: float,
+    limits: Limits,
 ) -> dict[str, Any]:
     """All stages, then `finish`: as a Prefect flow, and without Prefect where its server is away or goes away.
 
     A finished stage is not done again: DVC knows it.
     """
-    limits = {"timeout_s": timeout_s, "retries": retries, "delay_s": delay_s}
     try:
-        return _prefect_walk(run, worktree, variables, listen, finish, **limits)  # type: ignore[arg-type]
+        return _prefect_walk(run, worktree, variables, listen, finish, limits)
     except Exception as error:
         if not _server_away(error):
             raise
         print(f"Prefect's server is away ({type(error).__name__}); the run goes on without it", file=sys.stderr)
     for stage in order(worktree):
-        _patiently(stage, worktree, variables, listen, timeout_s, retries, delay_s)
+        _patiently(stage, worktree, variables, listen, limits)
     return finish()
 
 
@@ -175,22 +185,14 @@ def _server_away(error: BaseException | None) -> bool:
     return False
 
 
-def _patiently(
-    stage: str,
-    worktree: Path,
-    variables: dict[str, str],
-    listen: Listen,
-    timeout_s: float,
-    retries: int,
-    delay_s: float,
-) -> None:
-    for attempt in range(retries + 1):
+def _patiently(stage: str, worktree: Path, variables: dict[str, str], listen: Listen, limits: Limits) -> None:
+    for attempt in range(limits.retries + 1):
         try:
-            return run_stage(stage, worktree, variables, listen, timeout_s)
+            return run_stage(stage, worktree, variables, listen, limits.timeout_s)
         except StageDied:
-            if attempt == retries:
+            if attempt == limits.retries:
                 raise
-            time.sleep(delay_s * 2**attempt)
+            time.sleep(limits.pause_s(attempt))
     return None
 
 
@@ -200,10 +202,7 @@ def _prefect_walk(
     variables: dict[str, str],
     listen: Listen,
     finish: Callable[[], dict[str, Any]],
-    *,
-    timeout_s: float,
-    retries: int,
-    delay_s: float,
+    limits: Limits,
 ) -> dict[str, Any]:
     """All stages as tasks of a flow, then `finish` (collect, smoke test, report) as its last."""
     from prefect import flow, task
@@ -214,14 +213,14 @@ def _prefect_walk(
 
     @task(
         task_run_name="{stage}",
-        retries=retries,
-        retry_delay_seconds=[delay_s * 2**at for at in range(retries)],
+        retries=limits.retries,
+        retry_delay_seconds=[limits.pause_s(at) for at in range(limits.retries)],
         retry_condition_fn=transient,
-        timeout_seconds=timeout_s + 60,  # the stage's own limit comes first, and says what to do
+        timeout_seconds=limits.timeout_s + 60,  # the stage's own limit comes first, and says what to do
         persist_result=False,
     )
     def one(stage: str) -> None:
-        run_stage(stage, worktree, variables, listen, timeout_s)
+        run_stage(stage, worktree, variables, listen, limits.timeout_s)
 
     @task(task_run_name="finish", persist_result=False)
     def last() -> dict[str, Any]:

@@ -167,10 +167,8 @@ def _carry_out(
             listen("finish", None)
             return finish_run(registry, record, worktree, time.monotonic() - began)
 
-        facts = retrain.walk(
-            run, worktree, variables, listen, finish,
-            timeout_s=settings.stage_timeout_s, retries=settings.retries, delay_s=settings.retry_delay_s,
-        )  # fmt: skip
+        limits = retrain.Limits(settings.stage_timeout_s, settings.retries, settings.retry_delay_s)
+        facts = retrain.walk(run, worktree, variables, listen, finish, limits)
     except BaseException as error:
         _fail(registry, record, error, time.monotonic() - began)
         explained = _explained(error, home)
