@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,19 @@ def make_checkout(place: Path) -> Checkout:
     git("add", "--all", cwd=root)
     git(*AUTHOR, "commit", "--quiet", "--allow-empty", "-m", "small", cwd=root)
     return Checkout(root, place / "home")
+
+
+def ask(port: int, path: str, service: subprocess.Popen[str]) -> Any:
+    """The answer of a service to GET, once it is ready."""
+    for _ in range(240):
+        assert service.poll() is None
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2):
+                break
+        except OSError:
+            time.sleep(0.25)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        return json.loads(answer.read())
 
 
 def quarter_of_the_shop(place: Path) -> Path:

@@ -8,15 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flows.lease import end_orphans
 from serving.package import free_port
-from tests.flows.checkout import Checkout, git, make_checkout
+from tests.flows.checkout import Checkout, ask, git
 
 
 def test_a_run_ends_with_report_bento_and_costs(checkout: Checkout, first_run: dict[str, Any]) -> None:
@@ -120,7 +118,7 @@ def test_promote_serve_and_rollback(checkout: Checkout, first_run: dict[str, Any
     port = free_port()
     service = checkout.start("serve", "--port", str(port))
     try:
-        model = _ask(port, "/v1/model", service)
+        model = ask(port, "/v1/model", service)
         assert model["model_version"] == first_run["model_version"]
     finally:
         service.send_signal(signal.SIGTERM)
@@ -128,18 +126,6 @@ def test_promote_serve_and_rollback(checkout: Checkout, first_run: dict[str, Any
     status, _, err = checkout.run("rollback")
     assert status == 2
     assert "no previous champion" in err
-
-
-def _ask(port: int, path: str, service: subprocess.Popen[str]) -> Any:
-    for _ in range(240):
-        assert service.poll() is None
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2):
-                break
-        except OSError:
-            time.sleep(0.25)
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-        return json.loads(answer.read())
 
 
 def test_uncommitted_code_is_refused_with_the_remedy(checkout: Checkout, shop: Path) -> None:
@@ -207,38 +193,6 @@ def _descendants(pid: int) -> list[int]:
     return [child.pid for child in psutil.Process(pid).children(recursive=True)]
 
 
-def _kill_when(process: subprocess.Popen[str], said: str) -> None:
-    """SIGKILL the command (not its children) when it has said something on stderr."""
-    assert process.stderr is not None
-    for line in process.stderr:
-        if said in line:
-            break
-    time.sleep(0.7)
-    process.kill()
-    process.wait()
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_killed_in_every_stage_and_started_again_it_ends_with_the_same_hashes(
-    checkout: Checkout, first_run: dict[str, Any], shop: Path, tmp_path: Path
-) -> None:
-    """One home, one SIGKILL in each stage in turn; every start goes on from the last finished stage."""
-    fresh = make_checkout(tmp_path)
-    stages = ["import", "validate", "clean", "history", "train_sequence", "train_ranker", "evaluate", "gate", "package"]
-    for stage in [*stages, "report", "finish"]:
-        process = fresh.start("retrain", "--data", str(shop))
-        _kill_when(process, f" {stage}\n")
-    told = fresh.retrain(shop)
-    assert told["manifest_hash"] == first_run["manifest_hash"]
-    assert end_orphans(fresh.home / "prefect") == []  # no killed run left its server behind
-    status, listed, _ = fresh.run("status", "--json")
-    assert status == 0
-    assert isinstance(listed, dict)
-    assert listed["runs"][0]["status"] == "done"
-    assert {run["status"] for run in listed["runs"][1:]} == {"failed"}
-
-
 def test_two_retrains_at_once_the_second_says_who_holds_what(checkout: Checkout, first_run: dict[str, Any]) -> None:
     assert first_run["status"] == "done"
     first = checkout.start("retrain", "--force")
@@ -255,26 +209,6 @@ def test_two_retrains_at_once_the_second_says_who_holds_what(checkout: Checkout,
         for pid in [*_descendants(first.pid), first.pid]:
             os.kill(pid, signal.SIGKILL)
         first.wait()
-
-
-@pytest.mark.slow
-def test_a_stage_that_takes_too_long_is_ended_and_the_parameter_is_named(shop: Path, tmp_path: Path) -> None:
-    slow = make_checkout(tmp_path)
-    params = slow.root / "params.yaml"
-    params.write_text(params.read_text().replace("free_disk_mb: 1", "free_disk_mb: 1\n  stage_timeout_s: 2"))
-    git("-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qam", "hurry", cwd=slow.root)
-    process = slow.start("retrain", "--data", str(shop))
-    said = process.communicate(timeout=300)[1]
-    assert process.returncode == 1
-    assert "run.stage_timeout_s" in said
-    assert _descendants_of(slow.root) == []
-
-
-def _descendants_of(place: Path) -> list[int]:
-    import psutil
-
-    at = [(one.pid, one.info["cwd"]) for one in psutil.process_iter(["cwd"])]
-    return [pid for pid, cwd in at if cwd and Path(cwd).is_relative_to(place.parent)]
 
 
 def test_critical_data_stops_the_run_before_training(checkout: Checkout, shop: Path, tmp_path: Path) -> None:
