@@ -79,7 +79,8 @@ def fit(log: ActionLog, table: ItemTable, cut_us: int, seed: int) -> tuple[Homep
     states = states_from_log(log)
     sequences = recipe.train_sequences(log, table, times, params, None)
     tuned = recipe.tune(log, table, times, states, sequences.early, params, None)
-    model, lists, _ = recipe.refit(log, table, times, states, sequences, tuned, params, None)
+    lists = recipe.gate_lists(log, table, times, states, sequences.early, params)
+    model, _ = recipe.refit(log, table, times, lists, sequences.late, tuned, params, None)
     seconds = (time.perf_counter() - started, time.process_time() - cores)
     return model, fit_lightgbm(lists, params.threads), seconds
 

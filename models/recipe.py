@@ -209,29 +209,39 @@ def tune(
     return curves, calibration.fit(*calibration_rows(tuning.held, tuning.model(net)))
 
 
-def refit(
+def gate_lists(
     log: ActionLog,
     items: ItemTable,
     times: Times,
     states: States,
-    sequences: Sequences,
+    early: SequenceModel | None,
+    params: TrainParams,
+    on_lists: Callable[[int, int], None] | None = None,
+) -> Lists:
+    """What the refit learns from, and the trees beside it: everything up to the gate's cut."""
+    cuts = times.gate_cuts(params.examples)
+    return training_lists(
+        log, items, cuts, times.gate_cut_us, sequence=early, states=states, params=params.examples, progress=on_lists
+    )
+
+
+def refit(
+    log: ActionLog,
+    items: ItemTable,
+    times: Times,
+    lists: Lists,
+    late: SequenceModel | None,
     tuned: tuple[Curves, Calibration],
     params: TrainParams,
     checkpoints: Path | None,
     progress: Progress = quiet,
-    on_lists: Callable[[int, int], None] | None = None,
-) -> tuple[HomepageModel, Lists, Curves]:
-    """The model that is judged: everything up to the gate's cut. With its lists, for the trees beside it."""
-    cuts = times.gate_cuts(params.examples)
-    lists = training_lists(
-        log, items, cuts, times.gate_cut_us, sequence=sequences.early, states=states, params=params.examples,
-        progress=on_lists,
-    )  # fmt: skip
+) -> tuple[HomepageModel, Curves]:
+    """The model that is judged: as many epochs on the gate's lists, with the calibration of the tune slice."""
     net, curves = ranker.train(
         lists, params.ranker, stop_after=tuned[0].best_epoch, checkpoints=checkpoints, progress=progress
     )
-    knowledge = Knowledge.fit(log, items, times.gate_cut_us, sequences.late)
-    return HomepageModel(knowledge, net, tuned[1], times.gate_cut_us), lists, curves
+    knowledge = Knowledge.fit(log, items, times.gate_cut_us, late)
+    return HomepageModel(knowledge, net, tuned[1], times.gate_cut_us), curves
 
 
 def refresh(judged: HomepageModel, log: ActionLog, items: ItemTable, end_us: int) -> HomepageModel:

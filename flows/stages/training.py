@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 from flows.paths import Artifacts
 from flows.stages import load
 from flows.stages.progress import tell
 from models import recipe
 from models.sequence import load_model, save_model
-from models.training import Curves
 from models.yardsticks import fit_lightgbm
 
 A = Artifacts()
@@ -49,12 +49,13 @@ def train_ranker() -> None:
     )
     early, late = (load_model(A.sequence / name) for name in (EARLY, LATE))
     tuned = recipe.tune(actions, table, times, states, early, settings, place / "tune", _progress, _lists)
-    sequences = recipe.Sequences(early, late, Curves())
-    judged, lists, curves = recipe.refit(
-        actions, table, times, states, sequences, tuned, settings, place / "refit", _progress, _lists
-    )
+    lists = recipe.gate_lists(actions, table, times, states, early, settings, _lists)
+    # The trees' threads and the network's leave each other idle cores; each is deterministic by itself.
+    with ThreadPoolExecutor(1) as beside:
+        growing = beside.submit(fit_lightgbm, lists, settings.threads)
+        judged, curves = recipe.refit(actions, table, times, lists, late, tuned, settings, place / "refit", _progress)
+        trees = growing.result()
     judged.save(A.model / "judged")
-    trees = fit_lightgbm(lists, settings.threads)
     (A.model / TREES).write_text(trees.model_to_string())
     recipe.refresh(judged, actions, table, times.end_us).save(A.model / "final")
     told = {"tune": tuned[0].to_json(), "refit": curves.to_json(), "calibration": dataclasses.asdict(tuned[1])}
