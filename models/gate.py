@@ -32,14 +32,14 @@ class GateParams:
     level: float = 0.975  # one-sided confidence of every lower bound; an equal challenger passes 2.5 % of the time
     margin_yardstick: float = 0.0
     margin_champion: float = 0.0
-    margin_lightgbm: float = -0.01  # trees on the same features are a rival, not a yardstick: not worse by more
+    margin_lightgbm: float = -0.01  # trees on the same features are a rival, not a yardstick: not surely worse by more
     segment_floor: float = -0.03
     segment_users: int = 100
     min_users: int = 100
     max_users: int | None = None  # of the gate slice; more are drawn from
     max_calibration_error: float = 0.05
     min_coverage: float = 0.01
-    max_data_age_days: float = 45.0
+    max_data_age_days: float = 45.0  # told, not judged, of a first model: no champion is fresher
     leak_value: float = 0.9
     leak_ratio: float = 6.0
     yardsticks: tuple[str, ...] = ("popular", "recently_popular", "own_counts", "item_knn")
@@ -136,11 +136,11 @@ def judge(evidence: Evidence, params: GateParams) -> Verdict:
     checks = [_enough(mine_N, params)]
     names = list(params.yardsticks)
     margins = dict.fromkeys(names, params.margin_yardstick)
-    if "lightgbm" in evidence.values:
-        margins["lightgbm"] = params.margin_lightgbm
     if "champion" in evidence.values:
         margins["champion"] = params.margin_champion
     checks += [_difference(evidence, name, margin, params) for name, margin in margins.items()]
+    if "lightgbm" in evidence.values:
+        checks.append(_rival(evidence, params))
     if evidence.champion is not None and "champion" not in evidence.values:
         checks.append(Check("champion can be scored", "yes", evidence.champion_note, CANNOT_TELL))
     checks += [_segment(evidence, name, mask_N, params) for name, mask_N in evidence.segments.items()]
@@ -176,6 +176,13 @@ def _difference(evidence: Evidence, name: str, margin: float, params: GateParams
     return Check(f"NDCG@10 against {name}", limit, f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]", verdict, low, high)
 
 
+def _rival(evidence: Evidence, params: GateParams) -> Check:
+    """The trees say whether the network is worth its place; a small shop that cannot tell them apart is not stopped."""
+    check = _difference(evidence, "lightgbm", params.margin_lightgbm, params)
+    limit = f"not surely below {params.margin_lightgbm:+.3f}"
+    return replace(check, limit=limit, verdict=REFUSE if check.verdict == REFUSE else PASS)
+
+
 def _segment(evidence: Evidence, name: str, mask_N: Bools, params: GateParams) -> Check:
     """Not surely worse than the strongest yardstick in any segment that is large enough to say."""
     rule = f"segment {name}"
@@ -202,10 +209,16 @@ def _sanity(evidence: Evidence, params: GateParams) -> list[Check]:
     covered = PASS if evidence.coverage >= params.min_coverage else REFUSE
     rule = "catalogue coverage of the top 10"
     checks.append(Check(rule, f">= {params.min_coverage}", f"{evidence.coverage:.4f}", covered))
-    fresh = PASS if evidence.data_age_days <= params.max_data_age_days else REFUSE
+    return [*checks, _age(evidence, params), _leak(evidence, params)]
+
+
+def _age(evidence: Evidence, params: GateParams) -> Check:
     rule, age = "age of the newest event at the run's date", f"{evidence.data_age_days:.1f} days"
-    checks.append(Check(rule, f"<= {params.max_data_age_days:g} days", age, fresh))
-    return [*checks, _leak(evidence, params)]
+    limit = f"<= {params.max_data_age_days:g} days"
+    check = Check(rule, limit, age, PASS if evidence.data_age_days <= params.max_data_age_days else REFUSE)
+    if check.verdict == REFUSE and evidence.champion is None:
+        return replace(check, limit=f"{limit}; told, not judged: there is no champion that is fresher", verdict=PASS)
+    return check
 
 
 def _leak(evidence: Evidence, params: GateParams) -> Check:

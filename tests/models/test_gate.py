@@ -122,10 +122,10 @@ def test_values_that_are_not_numbers_never_pass() -> None:
         ({"calibration_error": 0.051}, "calibration error"),
         ({"calibration_error": float("nan")}, "calibration error"),
         ({"coverage": 0.009}, "catalogue coverage of the top 10"),
-        ({"data_age_days": 45.5}, "age of the newest event at the run's date"),
+        ({"data_age_days": 45.5, "champion": users(0.3, 2)}, "age of the newest event at the run's date"),
     ],
 )
-def test_limits_of_calibration_coverage_and_freshness(changed: dict[str, float], rule: str) -> None:
+def test_limits_of_calibration_coverage_and_freshness(changed: dict[str, Any], rule: str) -> None:
     verdict = judge(evidence(**changed), PARAMS)
     assert verdict.verdict == REFUSE and verdict_of(verdict, rule) == REFUSE
     assert len(verdict.reasons) == 1 and rule in verdict.reasons[0]
@@ -153,6 +153,25 @@ def test_a_segment_too_small_to_say_is_not_judged_and_says_so() -> None:
     verdict = judge(segment(0.15, 99), PARAMS)
     check = next(one for one in verdict.checks if one.rule == "segment few")
     assert check.verdict == PASS and check.observed == "99 users: too few to say, not judged"
+
+
+def test_the_age_of_a_first_model_is_told_and_stops_nothing() -> None:
+    """A shop starts from the history that it has; a nightly retrain on a stale export is what must not happen."""
+    verdict = judge(evidence(data_age_days=663.0), PARAMS)
+    check = next(one for one in verdict.checks if one.rule.startswith("age of the newest event"))
+    assert verdict.verdict == PASS and check.observed == "663.0 days" and "told, not judged" in check.limit
+
+
+def test_trees_that_cannot_be_told_apart_from_the_network_stop_nothing() -> None:
+    """182 users, -0.013 [-0.042, +0.018]: seen on a small shop, whose first model could never have passed."""
+    few = evidence()
+    noisy = few.values["challenger"] + np.random.default_rng(3).normal(0.013, 0.4, N)
+    check = next(
+        one
+        for one in judge(replace(few, values={**few.values, "lightgbm": noisy}), PARAMS).checks
+        if one.rule.endswith("lightgbm")
+    )
+    assert check.low is not None and check.low < PARAMS.margin_lightgbm and check.verdict == PASS
 
 
 def test_trees_are_a_rival_that_may_be_a_little_better() -> None:
