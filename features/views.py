@@ -62,7 +62,7 @@ def _arrow_name(name: str) -> str:
     return str(History.SCHEMA.field(name).type).replace("element", "item")
 
 
-def redis_connection(url: str) -> str:
+def redis_connection(url: str, timeout_s: float | None = None) -> str:
     """`redis[s]://[user:password@]host[:port][/db]` as Feast spells it; UsageError for anything else."""
     parts = urlsplit(url)
     if parts.scheme not in ("redis", "rediss") or not parts.hostname:
@@ -74,15 +74,23 @@ def redis_connection(url: str) -> str:
         words.append(f"password={unquote(parts.password)}")
     if "," in "".join(words[1:]):
         raise UsageError(f"{REDIS_URL}: Feast cannot take a user name or password with a comma")
+    if timeout_s is not None:
+        words += [f"socket_timeout={timeout_s}", f"socket_connect_timeout={timeout_s}"]
     return ",".join([*words, *(["ssl=true"] if parts.scheme == "rediss" else [])])
 
 
 def store_for(
-    root: Path, *, offline_path: Path, redis_url: str | None = None, params: ViewParams | None = None
+    root: Path,
+    *,
+    offline_path: Path,
+    redis_url: str | None = None,
+    timeout_s: float | None = None,
+    params: ViewParams | None = None,
 ) -> FeatureStore:
     """The feature store kept under `root` (registry and SQLite file), with the objects applied.
 
-    `offline_path` is the history Parquet file (`history.write_history`); `redis_url` puts the online values into Redis.
+    `offline_path` is the history Parquet file (`history.write_history`); `redis_url` puts the online values into Redis,
+    which then has `timeout_s` seconds for each command.
     """
     os.environ.setdefault("FEAST_USAGE", "False")
     from feast import FeatureStore, RepoConfig
@@ -90,7 +98,7 @@ def store_for(
     root.mkdir(parents=True, exist_ok=True)
     online: dict[str, Any] = {"type": "sqlite", "path": str(root.resolve() / "online.db")}
     if redis_url:
-        online = {"type": "redis", "connection_string": redis_connection(redis_url), "skip_dedup": True}
+        online = {"type": "redis", "connection_string": redis_connection(redis_url, timeout_s), "skip_dedup": True}
     config = RepoConfig(
         project=PROJECT,
         provider="local",

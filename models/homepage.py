@@ -125,7 +125,7 @@ class HomepageModel:
         x_CF = features(state, reading, self.knowledge, as_of_us, index_C)
         score_C = scores(self.ranker, x_CF)
         best = np.lexsort((index_C, -score_C))[:n]
-        return self._ranking(index_C[best], score_C[best], tuple(source_C[at] for at in best), reading)
+        return self._ranking(index_C[best], score_C[best], tuple(map(source_C.__getitem__, best.tolist())), reading)
 
     def score_items(self, state: UserState, as_of_us: int, index_C: Ints) -> Ranking:
         """Scores of given items, in the given order."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 
 import numpy as np
@@ -22,7 +23,7 @@ from models.history import PURCHASE, TYPE_WEIGHT, UserState
 from models.homepage import HomepageModel
 from models.items import ItemTable
 from models.live import ALL, SERIES, LiveCounts
-from models.retrieval import strongest
+from models.retrieval import first_of, ordered, strongest
 from models.signals import Reading
 
 Bools = npt.NDArray[np.bool_]
@@ -111,6 +112,22 @@ class Learned:
             items,
         )
 
+    @cached_property
+    def popular_order(self) -> Ints:
+        """Items that are popular now, best first."""
+        return ordered(self.popular_I)
+
+    @cached_property
+    def rate_order(self) -> Ints:
+        """Items that earn more clicks than their places would, best first."""
+        return ordered(self.rate_I)
+
+    @cached_property
+    def untried_order(self) -> Ints:
+        """Items that were shown little, in a shuffle that moves with the events, so that they take turns."""
+        rng = np.random.default_rng(self.counts.events // 50)
+        return ordered(self.untried_I * rng.random(self.code_I.size))
+
     def neighbours(self, state: UserState, visit_only: bool) -> Floats:
         """(I,) how much live sessions say that an item goes with this history (or this visit)."""
         keep_P = (TYPE_WEIGHT[state.type_P] > 0) & (state.session_P | (not visit_only))
@@ -147,17 +164,11 @@ def sources(learned: Learned, near_I: Floats, eligible_I: Bools, new_I: Bools) -
     """Candidates that only live counts can name; `near_I` are the live neighbours of the history."""
     return {
         "live_neighbours": strongest(near_I, SOURCE, eligible_I),
-        "live_popular": strongest(learned.popular_I, SOURCE, eligible_I),
-        "live_rate": strongest(learned.rate_I, SOURCE, eligible_I),
+        "live_popular": first_of(learned.popular_order, SOURCE, eligible_I),
+        "live_rate": first_of(learned.rate_order, SOURCE, eligible_I),
         "live_new": strongest(learned.chance_I * new_I, SOURCE // 3, eligible_I),
-        "untried": strongest(learned.untried_I * _turn(learned), SOURCE // 3, eligible_I),
+        "untried": first_of(learned.untried_order, SOURCE // 3, eligible_I),
     }
-
-
-def _turn(learned: Learned) -> Floats:
-    """(I,) a fixed shuffle that moves with the events, so that untried items take turns."""
-    rng = np.random.default_rng(learned.counts.events // 50)
-    return rng.random(learned.code_I.size)
 
 
 def signals(

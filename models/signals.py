@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from models.counting import RELATIONS, CountingModel, CountingParams
 from models.history import TYPE_WEIGHT, UserState
 from models.items import ContentSpace, ItemTable
 from models.log import ActionLog
-from models.retrieval import RetrievalParams, own_items, strongest, unite
+from models.retrieval import RetrievalParams, first_of, ordered, own_items, strongest, unite
 from models.sequence import SequenceModel
 from models.statistics import ItemStatistics
 
@@ -41,6 +42,16 @@ class Knowledge:
     content: ContentSpace
     content_IE: Floats32
     sequence: SequenceModel | None
+
+    @cached_property
+    def popular_order(self) -> Ints:
+        """All items by recent popularity, best first."""
+        return ordered(self.statistics.values["popularity_14d"] + 1e-9)
+
+    @cached_property
+    def young_order(self) -> Ints:
+        """All items by age, youngest first."""
+        return ordered(1.0 / (1.0 + self.statistics.values["age"]))
 
     @classmethod
     def fit(
@@ -174,7 +185,6 @@ def candidates(
     sources["session_content"] = strongest(reading.content_session_I, params.content, eligible_I)
     category_I = reading.share_I["category_session"] * 4 + reading.share_I["category"]
     sources["category"] = strongest(category_I * (season_I + 0.1), params.category, eligible_I)
-    sources["popular"] = strongest(popular_I + 1e-9, params.popular, eligible_I)
-    young_I = 1.0 / (1.0 + knowledge.statistics.values["age"])
-    sources["new"] = strongest(young_I, params.new, eligible_I)
+    sources["popular"] = first_of(knowledge.popular_order, params.popular, eligible_I)
+    sources["new"] = first_of(knowledge.young_order, params.new, eligible_I)
     return unite({**sources, **(also or {})})

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from features.errors import StoreError
-from models.history import UserState
+from models.history import DAY_US, UserState
+from models.policy import FloatArray, IntArray
 from models.policy.plackett_luce import utilities
 from serving import ads, catalogue, erasure, explanations, metrics, recommender, search
 from serving.contract import (
@@ -30,6 +32,7 @@ from serving.contract import (
     format_time,
 )
 from serving.runtime import Runtime
+from serving.slates import log_slate, ready, slate_of
 from serving.snapshot import Snapshot
 from serving.wire import Problem
 
@@ -38,36 +41,33 @@ Json = dict[str, Any]
 WRITE_S = 10.0  # an event that is not on disk by then is refused
 
 
-def _ready(runtime: Runtime) -> Snapshot:
-    reason = None if runtime.draining else runtime.unready()
-    if reason or runtime.snapshot is None:
-        raise Problem(503, reason or "no model is ready")
-    return runtime.snapshot
+@dataclass(frozen=True)
+class Visitor:
+    """Who asks: the snapshot that answers them, what is known of them, and whether a source of that failed."""
+
+    now: Snapshot
+    state: UserState
+    stale: bool
 
 
-def _log_slate(runtime: Runtime, person: tuple[str | None, str], now_us: int, slate: Json) -> str:
-    """Log what is shown; the page comes even where that fails, and the loss is counted."""
-    request_id = runtime.signer.request_id()
-    try:
-        future = runtime.need_log().add_slate(request_id, now_us, *person, slate)
-        future.add_done_callback(lambda done: metrics.SLATES_LOST.inc() if done.exception() else None)
-    except StoreError:
-        metrics.SLATES_LOST.inc()
-    return request_id
+def look_up(runtime: Runtime, request: HomepageRequest, now_us: int) -> Visitor:
+    """What the stores know of whoever asks for a page; by the canary's model for those who were chosen."""
+    held = ready(runtime)
+    now = runtime.trial.of(request.user_id or request.session_id) or held
+    return Visitor(now, *runtime.state(now, request.user_id, request.session_id, now_us))
 
 
-def _slate(now: Snapshot, surface: str, state: UserState, slots: Sequence[Sequence[Any]], **more: Any) -> Json:
-    """What the log keeps; a slot is (module, position, item, score, propensity, explored, sponsored)."""
-    known = explanations.keep_state(state, now.items.item_ids)
-    return {"surface": surface, "model_version": now.version, "slots": slots, "state": known, **more}
+def stranger(runtime: Runtime) -> Visitor:
+    """Somebody of whom the stores did not tell in time."""
+    now = ready(runtime)
+    return Visitor(now, UserState.build(None, [], now.items.index), True)
 
 
-def homepage(runtime: Runtime, request: HomepageRequest, now_us: int) -> Json:
-    """POST /v1/homepage; by the canary's model for those who were chosen."""
-    ready = _ready(runtime)
-    now = runtime.trial.of(request.user_id or request.session_id) or ready
-    with runtime.trial.timed(now) as told:
-        answer = _homepage(runtime, now, request, now_us, told)
+def homepage(runtime: Runtime, request: HomepageRequest, now_us: int, who: Visitor | None = None) -> Json:
+    """POST /v1/homepage."""
+    who = who or look_up(runtime, request, now_us)
+    with runtime.trial.timed(who.now) as told:
+        answer = _homepage(runtime, who, request, now_us, told)
     shadow = runtime.trial.shadows()
     if shadow is not None:
         runtime.trial.beside(lambda: _shadow(runtime, shadow, request, now_us))
@@ -78,20 +78,21 @@ def _shadow(runtime: Runtime, shadow: Snapshot, request: HomepageRequest, now_us
     """Rank the same request by the shadow and log its page as one that nobody saw; its faults stay its own."""
     try:
         with runtime.trial.timed(shadow) as told:
-            _homepage(runtime, shadow, request, now_us, told, shadow=True)
+            who = Visitor(shadow, *runtime.state(shadow, request.user_id, request.session_id, now_us))
+            _homepage(runtime, who, request, now_us, told, shadow=True)
     except Exception as error:  # whatever a new model may break, the shopper has the champion's page
         logger.warning("the shadow failed: %s", type(error).__name__)
 
 
 def _homepage(
-    runtime: Runtime, now: Snapshot, request: HomepageRequest, now_us: int, told: list[Any], **marks: bool
+    runtime: Runtime, who: Visitor, request: HomepageRequest, now_us: int, told: list[Any], **marks: bool
 ) -> Json:
-    state, stale = runtime.state(now, request.user_id, request.session_id, now_us)
+    now, state = who.now, who.state
     page = recommender.page(now, state, request.exclude, request.page_size, now_us, np.random.default_rng())
-    fallback = page.fallback or ("stale" if stale else None)
+    fallback = page.fallback or ("stale" if who.stale else None)
     ids = now.items.item_ids
     slots = [(s.module, s.position, ids[s.item], s.score, s.propensity, s.explored, False) for s in page.slots]
-    slate = _slate(
+    slate = slate_of(
         now,
         "home",
         state,
@@ -104,7 +105,7 @@ def _homepage(
         **marks,
     )
     told.append((page.slots, fallback))
-    request_id = _log_slate(runtime, (request.user_id, request.session_id), now_us, slate)
+    request_id = log_slate(runtime, (request.user_id, request.session_id), now_us, slate)
     if marks:
         return {}
     if fallback:
@@ -164,17 +165,22 @@ def events(runtime: Runtime, request: EventsRequest, now_us: int) -> Json:
     return {"accepted": accepted, "duplicates": duplicates, "rejected": rejected}
 
 
-def find(runtime: Runtime, request: SearchRequest, now_us: int) -> Json:
-    """POST /v1/search."""
-    now = _ready(runtime)
-    state, stale = runtime.state(now, request.user_id, request.session_id, now_us)
-    index_C, relevance_C = now.search.find(request.query)
+def hits(now: Snapshot, state: UserState, query: str, now_us: int) -> tuple[IntArray, FloatArray, FloatArray]:
+    """(C,) places of what a query finds, best words first, their relevance, and their scores for this person."""
+    index_C, relevance_C = now.search.find(query)
     keep_C = now.available_I[index_C] & ~now.composer.rules.excluded_I[index_C]
     index_C, relevance_C = index_C[keep_C], relevance_C[keep_C]
-    score_C = relevance_C
-    if index_C.size:
-        person_C, _ = recommender.score_items(now, state, index_C, now_us)
-        score_C = search.personal_order(relevance_C, utilities(person_C), now.params.search_weight)
+    if not index_C.size:
+        return index_C, relevance_C, relevance_C
+    person_C, _ = recommender.score_items(now, state, index_C, now_us)
+    return index_C, relevance_C, search.personal_order(relevance_C, utilities(person_C), now.params.search_weight)
+
+
+def find(runtime: Runtime, request: SearchRequest, now_us: int) -> Json:
+    """POST /v1/search."""
+    now = ready(runtime)
+    state, stale = runtime.state(now, request.user_id, request.session_id, now_us)
+    index_C, relevance_C, score_C = hits(now, state, request.query, now_us)
     order = np.argsort(-score_C, kind="stable")[: request.limit]
     results = [
         {"position": place, "item_id": now.items.item_ids[index_C[at]], "score": float(score_C[at]), "propensity": 1.0}
@@ -182,15 +188,17 @@ def find(runtime: Runtime, request: SearchRequest, now_us: int) -> Json:
     ]
     slots = [("search", row["position"], row["item_id"], row["score"], 1.0, False, False) for row in results]
     relevance = {now.items.item_ids[index_C[at]]: float(relevance_C[at]) for at in order.tolist()}
-    slate = _slate(now, "search", state, slots, policy="search", candidate_count=int(index_C.size), relevance=relevance)
+    slate = slate_of(
+        now, "search", state, slots, policy="search", candidate_count=int(index_C.size), relevance=relevance
+    )
     slate["fallback"] = "stale" if stale else None
-    request_id = _log_slate(runtime, (request.user_id, request.session_id), now_us, slate)
+    request_id = log_slate(runtime, (request.user_id, request.session_id), now_us, slate)
     return {"request_id": request_id, "model_version": now.version, "results": results}
 
 
 def place_ads(runtime: Runtime, request: AdsRequest, now_us: int) -> Json:
     """POST /v1/ads."""
-    now = _ready(runtime)
+    now = ready(runtime)
     state, _ = runtime.state(now, request.user_id, request.session_id, now_us)
     places = {ad.item_id: now.items.index.get(ad.item_id) for ad in request.ads}
     shown = {item: at for item, at in places.items() if at is not None and now.available_I[at]}
@@ -200,11 +208,11 @@ def place_ads(runtime: Runtime, request: AdsRequest, now_us: int) -> Json:
     p_click_C = ranked.p_click_C if now.ranks else now.model.calibration.probability(score_C)
     chance_C = np.clip(np.asarray(p_click_C, dtype=np.float64), 1e-9, 1.0)
     chances = dict(zip(shown, chance_C.tolist(), strict=True))
-    placed = ads.auction(request.ads, chances, request.slots, now.params.ads)
+    placed = ads.auction(request.ads, chances, request.slots, now.params.ads, now_us % DAY_US / DAY_US)
     placements = [vars(placement) for placement in placed]
     slots = [("sponsored", one.position, one.item_id, one.p_click, 1.0, False, True) for one in placed]
-    slate = _slate(now, "ads", state, slots, policy="auction", candidate_count=len(chances), fallback=None)
-    request_id = _log_slate(runtime, (request.user_id, request.session_id), now_us, slate)
+    slate = slate_of(now, "ads", state, slots, policy="auction", candidate_count=len(chances), fallback=None)
+    request_id = log_slate(runtime, (request.user_id, request.session_id), now_us, slate)
     return {"request_id": request_id, "placements": placements}
 
 
@@ -261,7 +269,7 @@ def put_items(runtime: Runtime, request: ItemsRequest, now_us: int) -> Json:
 
 def model_info(runtime: Runtime) -> Json:
     """GET /v1/model."""
-    now = _ready(runtime)
+    now = ready(runtime)
     told = dict(now.model.manifest) if now.ranks else {}
     return {
         "model_version": now.version,
@@ -275,7 +283,7 @@ def model_info(runtime: Runtime) -> Json:
 
 def why_not(runtime: Runtime, item_id: str, user_id: str | None, now_us: int) -> str:
     """What keeps an item off this user's page, in one sentence; for `homeranker why-not`."""
-    now = _ready(runtime)
+    now = ready(runtime)
     state, _ = runtime.state(now, user_id, "", now_us)
     return recommender.why_not(now, state, item_id, now_us)
 

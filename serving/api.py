@@ -1,8 +1,9 @@
 """The calls of the contract as an ASGI application: reads bodies strictly, runs answers beside the event loop. EDGE.
 
 Choices. Starlette, which Bento already carries, with our own parsing: FastAPI's would accept NaN, and its schema is
-made from models that we hold anyway (openapi.py). Work runs in a small pool of threads, so that the loop can refuse,
-answer probes and read slow clients while pages are made.
+made from models that we hold anyway (openapi.py). What waits for a store runs in threads. A page is then computed in
+the event loop itself, one a turn: two threads that compute share one interpreter, and each byte read or written in
+between would wait for it; so a turn is a page, and what came in meanwhile is read or refused before the next.
 """
 
 from __future__ import annotations
@@ -28,16 +29,15 @@ from serving.contract import (
     ItemsRequest,
     SearchRequest,
     check_id,
-    now_us,
-    parse_time,
     validated,
 )
+from serving.edge import CLOCK
 from serving.runtime import Runtime
 from serving.storefront import pages
 from serving.wire import MAX_BODY, Problem, dump, parse
 
-CLOCK = "homeranker-now"
 THREADS = 2  # a worker is one core; more threads only take the interpreter from the event loop
+QUIET_TURNS = 50  # turns of the loop that the next page waits for at most
 WRITERS = 32  # threads that only wait for the disk
 Body = TypeVar("Body", bound=BaseModel)
 Handler = Callable[[Request], Awaitable[Response]]
@@ -72,26 +72,39 @@ class Api:
         self.runtime = runtime
         self._makers = ThreadPoolExecutor(THREADS, "maker")
         self._waiters = ThreadPoolExecutor(WRITERS, "waiter")
-
-    def clock(self, request: Request) -> int:
-        """Now, or what `Homeranker-Now` says in replay mode; 400 otherwise."""
-        given = request.headers.get(CLOCK)
-        if given is None:
-            return now_us()
-        if not self.runtime.environment.replay:
-            raise Problem(400, "Homeranker-Now is refused, because HOMERANKER_REPLAY is not 1")
-        try:
-            return parse_time(given)
-        except ValueError as error:
-            raise Problem(400, f"Homeranker-Now {error}") from None
+        self._turn = asyncio.Lock()
 
     async def run(self, work: Callable[..., Any], *values: Any, waits: bool = False) -> Any:
         """Run an answer in a thread; a store that fails is a 503."""
         pool = self._waiters if waits else self._makers
-        try:
-            return await asyncio.get_running_loop().run_in_executor(pool, partial(work, self.runtime, *values))
-        except (StoreError, TimeoutError):
-            raise Problem(503, "the store cannot be used now; try again") from None
+        with self.runtime.load:
+            try:
+                return await asyncio.get_running_loop().run_in_executor(pool, partial(work, self.runtime, *values))
+            except (StoreError, TimeoutError):
+                raise Problem(503, "the store cannot be used now; try again") from None
+
+    async def homepage(self, request: Request) -> Response:
+        """POST /v1/homepage: who it is from a thread, the page in a turn of the loop."""
+        body = validated(HomepageRequest, await read_body(request))
+        with self.runtime.load:
+            loop, at = asyncio.get_running_loop(), request.scope[CLOCK]
+            known = loop.run_in_executor(self._makers, answers.look_up, self.runtime, body, at)
+            done, _ = await asyncio.wait({known}, timeout=self.runtime.params.deadline_s)
+            who = known.result() if done else answers.stranger(self.runtime)
+            await self._turn.acquire()
+            try:
+                answer = answers.homepage(self.runtime, body, at, who)
+            finally:
+                self._hand_on(loop, -1, QUIET_TURNS)
+        request.scope["homeranker_request_id"] = answer["request_id"]
+        return as_json(answer)
+
+    def _hand_on(self, loop: asyncio.AbstractEventLoop, heard: int, left: int) -> None:
+        """Let the next page begin once a turn of the loop brought nothing new: a turn accepts one connection only."""
+        if left and self.runtime.load.heard != heard:
+            loop.call_soon(self._hand_on, loop, self.runtime.load.heard, left - 1)
+        else:
+            self._turn.release()
 
     def posted(
         self, model: type[Body], work: Callable[[Runtime, Body, int], Any], status: int = 200, waits: bool = False
@@ -99,9 +112,8 @@ class Api:
         """A handler that checks a body of this model and answers with the work's result."""
 
         async def handle(request: Request) -> Response:
-            at = self.clock(request)
             body = validated(model, await read_body(request))
-            answer = await self.run(work, body, at, waits=waits)
+            answer = await self.run(work, body, request.scope[CLOCK], waits=waits)
             if "request_id" in answer:
                 request.scope["homeranker_request_id"] = answer["request_id"]
             return as_json(answer, status)
@@ -110,43 +122,40 @@ class Api:
 
     async def explanation(self, request: Request) -> Response:
         """GET /v1/explanations/{request_id}."""
-        at = self.clock(request)
         given = request.query_params.get("item_id")
         if given is None:
             raise Problem(422, "the query has invalid fields", [("/item_id", "Field required")])
         item_id = check_id(given, "item_id")
-        return as_json(await self.run(answers.explain, request.path_params["request_id"], item_id, at, waits=True))
+        return as_json(
+            await self.run(
+                answers.explain, request.path_params["request_id"], item_id, request.scope[CLOCK], waits=True
+            )
+        )
 
     async def erase(self, request: Request) -> Response:
         """DELETE /v1/users/{user_id}."""
-        at = self.clock(request)
         user_id = check_id(request.path_params["user_id"], "user_id")
-        return as_json(await self.run(answers.erase, user_id, at, waits=True), 202)
+        return as_json(await self.run(answers.erase, user_id, request.scope[CLOCK], waits=True), 202)
 
     async def receipt(self, request: Request) -> Response:
         """GET /v1/erasures/{erasure_id}."""
-        self.clock(request)
         return as_json(await self.run(answers.erasure_receipt, request.path_params["erasure_id"], waits=True))
 
     async def model(self, request: Request) -> Response:
         """GET /v1/model."""
-        self.clock(request)
         return as_json(await self.run(answers.model_info))
 
     async def openapi(self, request: Request) -> Response:
         """GET /openapi.json."""
-        self.clock(request)
         return as_json(openapi.document("1"))
 
     async def storefront(self, request: Request) -> Response:
         """GET /: the demo shop."""
-        self.clock(request)
         text, headers = await self.run(pages.storefront, dict(request.query_params), dict(request.cookies))
         return Response(text, 200, headers, media_type="text/html")
 
     async def cards(self, request: Request) -> Response:
         """GET /v1/cards: what the demo shop shows of items (not part of the contract)."""
-        self.clock(request)
         return as_json(await self.run(pages.cards, request.query_params.getlist("id")[:200]))
 
     def routes(self) -> list[Route]:
@@ -154,7 +163,7 @@ class Api:
         posted = self.posted
         slow = partial(posted, waits=True)
         return [
-            Route("/v1/homepage", posted(HomepageRequest, answers.homepage), methods=["POST"]),
+            Route("/v1/homepage", self.homepage, methods=["POST"]),
             Route("/v1/events", slow(EventsRequest, answers.events, 202), methods=["POST"]),
             Route("/v1/search", posted(SearchRequest, answers.find), methods=["POST"]),
             Route("/v1/ads", posted(AdsRequest, answers.place_ads), methods=["POST"]),

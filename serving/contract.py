@@ -79,6 +79,15 @@ Surface = Literal[SURFACES]  # type: ignore[valid-type]
 EventType = Literal[EVENT_TYPES]  # type: ignore[valid-type]
 
 
+def _known_currency(code: str) -> str:
+    if code not in CURRENCIES:
+        raise ValueError("is no code of ISO 4217")
+    return code
+
+
+Currency = Annotated[str, AfterValidator(_known_currency)]
+
+
 class _Body(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
@@ -112,12 +121,13 @@ class SearchRequest(_Body):
 
 
 class Ad(_Body):
-    """One candidate ad; bid and budget in the shop's currency, the bid a click."""
+    """One candidate ad; bid and budgets in the shop's currency, the bid a click; a `daily_budget` asks for pacing."""
 
     ad_id: Id
     item_id: Id
     bid: Money
     budget_left: Annotated[float, Field(allow_inf_nan=False)]
+    daily_budget: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
 
 class AdsRequest(_Body):
@@ -126,7 +136,7 @@ class AdsRequest(_Body):
     session_id: Id
     user_id: Id | None = None
     slots: Annotated[Whole, Field(ge=1, le=20)]
-    ads: Annotated[list[Ad], Field(max_length=10_000)]
+    ads: list[Ad]
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -157,7 +167,7 @@ class EventRow(BaseModel):
     position: Annotated[Whole, Field(ge=1, le=INT32)] | None = None
     price: Money | None = None
     quantity: Annotated[Whole, Field(ge=1, le=INT32)] | None = None
-    currency: str | None = None
+    currency: Currency | None = None
     platform: Platform | None = None
     query: Text | None = None
 
@@ -167,8 +177,6 @@ class EventRow(BaseModel):
             raise ValueError("needs a user_id or a session_id")
         if self.item_id is None and self.event_type != "search":
             raise ValueError(f"item_id is null, which only a search may be, not a {self.event_type}")
-        if self.currency is not None and self.currency not in CURRENCIES:
-            raise ValueError("currency is no code of ISO 4217")
         return self
 
 
@@ -182,16 +190,10 @@ class ItemRowIn(BaseModel):
     brand: Text | None = None
     category: Text | None = None
     price: Money | None = None
-    currency: str | None = None
+    currency: Currency | None = None
     image_url: Text | None = None
     available: bool | None = None
     listed_at: Time | None = None
-
-    @model_validator(mode="after")
-    def _known_currency(self) -> ItemRowIn:
-        if self.currency is not None and self.currency not in CURRENCIES:
-            raise ValueError("currency is no code of ISO 4217")
-        return self
 
 
 class EventsRequest(_Body):

@@ -1,8 +1,8 @@
 """The HTTP edge: keys, limits, problems, health and drain around everything that the service answers. EDGE: ASGI.
 
 Choices. One middleware inside Bento's own server, because Bento answers unknown paths in plain text, has no key, no
-body limit and no Retry-After. The order is: health, key, rate, load, then the application; so a bad key learns
-nothing of paths or bodies. Refusals cost no work: they are written before anything is read.
+body limit and no Retry-After. The order is: health, key, clock, rate, then the application; so a bad key learns nothing
+of paths or bodies. What comes while the worker is full is refused before it gets here (door.py).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
 from serving import metrics
+from serving.contract import now_us, parse_time
 from serving.wire import MAX_BODY, PROBLEM, Problem
 
 Scope = MutableMapping[str, Any]
@@ -26,6 +27,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 PROBES = ("/livez", "/readyz", "/metrics")
 FREE = ("/", *PROBES, "/docs", "/openapi.json")
 FREE_BELOW = ("/static/",)
+CLOCK, CLOCK_HEADER = "homeranker_now_us", b"homeranker-now"
 ROUTES = ("/v1/explanations/", "/v1/users/", "/v1/erasures/", "/static/")
 KNOWN = frozenset({*FREE, "/v1/homepage", "/v1/events", "/v1/search", "/v1/ads", "/v1/items", "/v1/model", "/v1/cards"})
 REPLACED = (b"content-type", b"content-length", b"content-encoding")
@@ -39,7 +41,7 @@ class Gate(Protocol):
 
     keys: frozenset[str]
     rate_per_key: float
-    concurrency: int
+    replay: bool
 
     def unready(self) -> str | None:
         """Why no traffic should come now; None if it may."""
@@ -70,7 +72,7 @@ class Edge:
     """ASGI middleware; `gate` is found at the first request, when the service has started."""
 
     def __init__(self, app: App, gate: Callable[[], Gate | None]) -> None:
-        self.app, self._gate, self._buckets, self._busy = app, gate, Buckets(), 0
+        self.app, self._gate, self._buckets = app, gate, Buckets()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -102,6 +104,9 @@ class Edge:
 
     async def _answer(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         path, gate = scope["path"], self._gate()
+        free = path in FREE or path.startswith(FREE_BELOW)
+        key = self._key(scope, gate.keys) if gate is not None and not free else ""
+        scope[CLOCK] = self._now(scope, gate is not None and gate.replay)
         if path in PROBES and scope["method"] not in ("GET", "HEAD"):
             raise Problem(405, DETAILS[405], headers={"allow": "GET, HEAD"})
         if path in PROBES and path != "/livez":
@@ -109,21 +114,27 @@ class Edge:
             return
         if gate is None:
             raise Problem(503, "the service is starting")
-        if path in FREE or path.startswith(FREE_BELOW):
+        if free:
             await self.app(scope, receive, answer.send)
             return
-        key = self._key(scope, gate.keys)
         if not self._buckets.take(key, gate.rate_per_key):
             raise Problem(429, f"more than {gate.rate_per_key:g} requests a second with this key")
         if route_of(path) == "other":
             raise Problem(404, DETAILS[404])  # Bento has paths of its own, such as /schema.json
-        if self._busy >= gate.concurrency:
-            raise Problem(503, "the service is overloaded")
-        self._busy += 1
+        await self.app(scope, receive, answer.send)
+
+    @staticmethod
+    def _now(scope: Scope, replay: bool) -> int:
+        """The clock in microseconds, or what `Homeranker-Now` says in replay mode; 400 otherwise."""
+        given = next((value for name, value in scope["headers"] if name == CLOCK_HEADER), None)
+        if given is None:
+            return now_us()
+        if not replay:
+            raise Problem(400, "Homeranker-Now is refused, because HOMERANKER_REPLAY is not 1")
         try:
-            await self.app(scope, receive, answer.send)
-        finally:
-            self._busy -= 1
+            return parse_time(given.decode("latin-1"))
+        except ValueError as error:
+            raise Problem(400, f"Homeranker-Now {error}") from None
 
     async def _health(self, path: str, gate: Gate | None, answer: _Answer) -> None:
         if path == "/metrics":

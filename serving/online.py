@@ -3,8 +3,8 @@
 Choices. The row is what was materialised up to a watermark; the live log adds what is newer: what happened after the
 row's last event, and whatever was never exported, for that cannot be in a row. Rows are kept for some seconds,
 because a store answers in milliseconds and a shopper asks again at once; an erasure forgets within that time on all
-workers. A read that fails costs the page its long memory and nothing else: it says `stale`, and the store is left
-alone for two seconds. Feast is imported only where there is a store.
+workers. A read that fails or is slow costs the page its long memory and nothing else: it says `stale`, and the store is
+left alone for two seconds. Feast is imported only where there is a store.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ FOLDER = "online"
 KEEP_S = 30.0  # an erasure may take 60 s to hold everywhere; rows change only with a retrain
 KEPT_ROWS = 20_000
 REST_S = 2.0
+TIMEOUT_S = 0.1  # of Redis
 MAX_AGE = timedelta(days=730)
 
 logger = logging.getLogger("homeranker.online")
@@ -52,7 +53,8 @@ class OnlineHistory:
             return
         from features.views import store_for
 
-        self._store = store_for(self._root, offline_path=self._root / "history.parquet", redis_url=self._redis_url)
+        offline = self._root / "history.parquet"
+        self._store = store_for(self._root, offline_path=offline, redis_url=self._redis_url, timeout_s=TIMEOUT_S)
 
     def row(self, user_id: str | None, now_us: int) -> tuple[HistoryRow | None, bool]:
         """(history row or None, True where the store failed)."""
@@ -66,8 +68,8 @@ class OnlineHistory:
             return None, True
         try:
             row = self._read(self._store, user_id, now_us)
-        except (HomerankerError, OSError) as error:
-            self._resting_until = at + REST_S
+        except (HomerankerError, OSError, TimeoutError) as error:
+            self._resting_until = time.monotonic() + REST_S
             logger.warning("the online store failed: %s", type(error).__name__)
             return None, True
         if len(self._kept) >= KEPT_ROWS:
@@ -81,8 +83,12 @@ class OnlineHistory:
         from features.store import read_online
 
         now = datetime.fromtimestamp(now_us / 1e6, UTC)
-        with self._lock:  # Feast's SQLite connection is one for the process
+        if not self._lock.acquire(timeout=TIMEOUT_S):  # Feast's SQLite connection is one for the process
+            raise TimeoutError
+        try:
             return read_online(store, [user_id], now=now, max_age=MAX_AGE)[0]
+        finally:
+            self._lock.release()
 
     def newer(self, row: HistoryRow | None, events: Sequence[LiveEvent]) -> list[Action]:
         """Live events that the row does not hold yet, in order of arrival."""

@@ -23,11 +23,15 @@ SETTINGS_FILE = "serving.json"
 
 @dataclass(frozen=True)
 class AdsParams:
-    """reserve: least price a click; attention: click share of slot s against slot 1 is (1 + s) ** -attention."""
+    """reserve: least price a click; attention: click share of slot s against slot 1 is ((1 + s) / 2) ** -attention.
+
+    head_start: share of a daily budget that may be spent ahead of the day.
+    """
 
     reserve: float = 0.0
     attention: float = 0.5
     relevance_floor: float = 0.0
+    head_start: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class ServingParams:
     live_events: int = 500  # newest live events of a person that a request looks at
     rate_per_key: float = 1000.0  # requests a second and key, each worker
     concurrency: int = 64  # requests at work or waiting in one worker; more are refused with 503
+    standing: int = 32  # the same where the line has not been empty for a while
+    deadline_s: float = 0.25  # how long a page waits for what is known of its person
     drain_s: float = 1.0  # how long /readyz says 503 before the sockets close
     watch_s: float = 2.0  # how often a worker looks for another champion
     refresh_s: float = 0.25  # how often a worker looks for changed items

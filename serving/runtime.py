@@ -24,6 +24,7 @@ from serving import catalogue, champion, erasure, metrics, snapshot
 from serving.contract import now_us
 from serving.event_log import EXPORTED, EventLog
 from serving.learning import Basis, Learning, unlearned
+from serving.load import Load
 from serving.online import OnlineHistory
 from serving.params import Environment, ServingParams, load_settings
 from serving.session import LiveState, RedisSessions
@@ -48,8 +49,8 @@ class Runtime:
         self.params = load_settings(bundled) if bundled else ServingParams()
         if environment.drain_s is not None:
             self.params = replace(self.params, drain_s=environment.drain_s)
-        self.keys, self.rate_per_key = environment.keys, self.params.rate_per_key
-        self.concurrency = self.params.concurrency
+        self.keys, self.rate_per_key, self.replay = environment.keys, self.params.rate_per_key, environment.replay
+        self.load = Load(self.params.concurrency, self.params.standing)
         self.signer = self._make_signer()
         self.log: EventLog | None = None
         self.snapshot: Snapshot | None = None
@@ -199,7 +200,8 @@ class Runtime:
         made = snapshot.build(model, patches, rules, self.params, now_us(), self.learning, ranks=not self._unranked)
         warm(made, self.state, self.log)
         with self._swap:
-            before, self.snapshot = self.snapshot, made
+            late = catalogue.changes(self.log, made.item_seq) if self.log else []  # put while this one was being built
+            before, self.snapshot = self.snapshot, snapshot.stock_changed(made, late)
         if before is not None and before.version != made.version:
             metrics.MODEL.labels(before.version).set(0)
         if model is not None:

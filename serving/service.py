@@ -23,6 +23,7 @@ import bentoml
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
+from serving import door
 from serving.api import Api, application
 from serving.edge import Edge
 from serving.params import from_environment
@@ -63,7 +64,8 @@ def _logging() -> None:
 @bentoml.service(
     name="homeranker",
     workers=ENVIRONMENT.workers,
-    traffic={"timeout": 3600},  # our own limits answer sooner, and as problems
+    # Our own limits answer sooner, and as problems. Bento keeps a timer of this length for every request.
+    traffic={"timeout": 30},
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
     tracing={"excluded_urls": [".*"]},  # nobody collects the spans, and they cost as much as a refusal
@@ -83,6 +85,7 @@ class Homeranker:
         runtime.start()
         api = Api(runtime)
         front.app, front.api = application(api), api
+        door.hang(runtime.load)
         _drain_first(runtime)
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]

@@ -3,7 +3,8 @@
 Choices. SQLite in WAL mode, because many workers and a command line may read and write it at once, it survives
 SIGKILL, deletes one person's rows, and needs no server. Jobs that arrive while a commit is under way share the next
 one, so that one fsync serves many requests. `durable` stores fsync every commit; others (slates) leave that to the
-next checkpoint. `secure_delete` overwrites what an erasure removes.
+next checkpoint, and gather for a moment first, so that nobody's answer shares the interpreter with their commit.
+`secure_delete` overwrites what an erasure removes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ BUSY_MS = 5000
 OPEN_TRIES = 50
 GROUP = 256  # jobs in one commit
 WAITING = 2048  # jobs that may wait; more are refused
+GATHER_S = 0.02
 
 Job = Callable[[sqlite3.Connection], Any]
 
@@ -99,6 +101,8 @@ class Store:
         ending = False
         while not ending:
             group = [self._jobs.get()]
+            if not self._durable:
+                time.sleep(GATHER_S)
             while len(group) < GROUP and not self._jobs.empty():
                 group.append(self._jobs.get())
             ending = None in group

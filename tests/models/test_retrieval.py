@@ -1,0 +1,15 @@
+"""What is sorted once for many requests names the same candidates as what is searched for each."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.retrieval import first_of, ordered, strongest
+
+
+@given(st.lists(st.tuples(st.sampled_from([-1.0, 0.0, 0.5, 1.0, 2.0]), st.booleans())), st.integers(1, 5))
+def test_the_first_of_an_order_are_the_strongest(items: list[tuple[float, bool]], n: int) -> None:
+    score_I, open_I = np.array([one for one, _ in items]), np.array([one for _, one in items], dtype=bool)
+    assert first_of(ordered(score_I), n, open_I).tolist() == strongest(score_I, n, open_I).tolist()
