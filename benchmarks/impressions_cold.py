@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from features.schema import Events, ItemVectors, Slates
 from models.impressions.columns import Catalogue, Floats, average_clicks, columns
-from models.impressions.modalities import read_vectors, with_modalities
+from models.impressions.modalities import with_modalities
 from models.impressions.pages import NO_ITEM, Ints, Pages, shopper_names
 from models.impressions.taste import taste
 from models.items import ContentSpace, ItemTable
@@ -25,6 +25,7 @@ from models.metrics import estimate
 from models.simulator import Shop, SimulatorParams, simulate_log
 from models.simulator.sessions import DAY_US
 from models.simulator.truth import Who
+from models.vectors import read_vectors
 
 NEWEST_DAYS = 3
 PLACES = 10

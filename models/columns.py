@@ -62,7 +62,8 @@ PERSON = (
 def feature_names(knowledge: Knowledge) -> tuple[str, ...]:
     """The names of the F columns."""
     lifted = LIFTS if "appeal" in knowledge.statistics.values else ()
-    return (*BOUGHT, *ACTED, *RELATED, *SHARES, *PERSON, *lifted, *knowledge.statistics.values)
+    like = (f"{part}:{name}" for name in knowledge.items.vectors for part in ("like", "like_session"))
+    return (*BOUGHT, *ACTED, *RELATED, *SHARES, *PERSON, *like, *lifted, *knowledge.statistics.values)
 
 
 def features(state: UserState, reading: Reading, knowledge: Knowledge, as_of_us: int, index_C: Ints) -> Floats32:
@@ -73,6 +74,7 @@ def features(state: UserState, reading: Reading, knowledge: Knowledge, as_of_us:
         *_related(reading, index_C),
         *(reading.share_I[name][index_C] for name in SHARES),
         *_person(state, knowledge, as_of_us, index_C),
+        *(like_I[index_C] for both in reading.like_I.values() for like_I in both),
         *(lifts(state, knowledge, as_of_us, index_C) if "appeal" in knowledge.statistics.values else ()),
         *(knowledge.statistics.values[name][index_C] for name in knowledge.statistics.values),
     ]

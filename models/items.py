@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -66,6 +66,7 @@ class ItemTable:
     available_I: Bools
     listed_at_I: Ints  # microseconds, 0 = unknown
     index: dict[str, int] = field(repr=False)
+    vectors: Mapping[str, Floats] = field(default_factory=dict, repr=False)  # modality -> (I, E) unit vectors
 
     @classmethod
     def from_rows(cls, rows: Sequence[ItemRow]) -> ItemTable:
@@ -124,10 +125,12 @@ class ItemTable:
         )
 
     def merge(self, rows: Sequence[ItemRow]) -> ItemTable:
-        """Replace known items in place and append new ones; nobody's index moves."""
+        """Replace known items in place and append new ones, which have no vectors yet; nobody's index moves."""
         known = {row.item_id: row for row in rows}
         kept = [known.pop(item_id) if item_id in known else self.row(at) for at, item_id in enumerate(self.item_ids)]
-        return ItemTable.from_rows(kept + list(known.values()))
+        added = list(known.values())
+        vectors = {name: np.pad(one_IE, ((0, len(added)), (0, 0))) for name, one_IE in self.vectors.items()}
+        return replace(ItemTable.from_rows(kept + added), vectors=vectors)
 
     def __len__(self) -> int:
         return len(self.item_ids)

@@ -8,7 +8,7 @@ Shapes: I items, C candidates.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -73,6 +73,7 @@ def pack(model: HomepageModel) -> tuple[dict[str, npt.NDArray[Any]], dict[str, A
         for part in ("indptr", "indices", "weights"):
             arrays[f"relation/{name}/{part}"] = getattr(relation, part)
     arrays |= {f"statistics/{name}": value for name, value in knowledge.statistics.values.items()}
+    arrays |= {f"vectors/{name}": value for name, value in items.vectors.items()}
     arrays |= {f"ranker/{name}": value.numpy() for name, value in model.ranker.state_dict().items()}
     sequence = knowledge.sequence
     if sequence is not None:
@@ -80,6 +81,7 @@ def pack(model: HomepageModel) -> tuple[dict[str, npt.NDArray[Any]], dict[str, A
     config = {
         "format": 1,
         "items": [[*asdict(items.row(at)).values()] for at in range(len(items))],
+        "vectors": list(items.vectors),
         "statistics": list(knowledge.statistics.values),
         "features": list(feature_names(knowledge)),
         "counting": asdict(knowledge.counting.params),
@@ -102,6 +104,13 @@ def _shaped(arrays: Mapping[str, npt.NDArray[Any]], name: str, size: int) -> npt
     return arrays[name]
 
 
+def _vectors(arrays: Mapping[str, npt.NDArray[Any]], name: str, n_items: int) -> npt.NDArray[np.float32]:
+    found = arrays[f"vectors/{name}"]
+    if found.ndim != 2 or found.shape[0] != n_items or found.dtype != np.float32:
+        raise ValueError(f"vectors/{name} is {found.dtype} {found.shape}, expected float32 ({n_items}, E)")
+    return found
+
+
 def _relation(arrays: Mapping[str, npt.NDArray[Any]], name: str, n_items: int) -> Relation:
     indptr, indices, weights = (arrays[f"relation/{name}/{piece}"] for piece in ("indptr", "indices", "weights"))
     whole = (
@@ -121,6 +130,7 @@ def _relation(arrays: Mapping[str, npt.NDArray[Any]], name: str, n_items: int) -
 def unpack(arrays: Mapping[str, npt.NDArray[Any]], config: Mapping[str, Any]) -> Parts:
     """The parts again; KeyError, TypeError, ValueError or RuntimeError where arrays and config do not fit together."""
     items = ItemTable.from_rows([ItemRow(*values) for values in config["items"]])
+    items = replace(items, vectors={name: _vectors(arrays, name, len(items)) for name in config["vectors"]})
 
     def part(prefix: str) -> dict[str, torch.Tensor]:
         return {n.removeprefix(prefix): torch.from_numpy(v) for n, v in arrays.items() if n.startswith(prefix)}

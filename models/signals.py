@@ -97,6 +97,7 @@ class Reading:
     sequence_I: Floats32 | None
     content_I: Floats
     content_session_I: Floats
+    like_I: dict[str, tuple[Floats, Floats]]  # modality -> likeness to the history, to the running session
     share_I: dict[str, Floats]
 
 
@@ -127,19 +128,23 @@ def read(state: UserState, knowledge: Knowledge, as_of_us: int) -> Reading:
         relation_I,
         session_I,
         knowledge.sequence.scores(state, n_items) if knowledge.sequence is not None else None,
-        _content(knowledge, state.item_P, weight_P),
-        _content(knowledge, session_items, ones),
+        _likeness(knowledge.content_IE, state.item_P, weight_P),
+        _likeness(knowledge.content_IE, session_items, ones),
+        {
+            name: (_likeness(vector_IE, state.item_P, weight_P), _likeness(vector_IE, session_items, ones))
+            for name, vector_IE in knowledge.items.vectors.items()
+        },
         _shares(knowledge.items, state, weight_P),
     )
 
 
-def _content(knowledge: Knowledge, item_P: Ints, weight_P: Floats) -> Floats:
+def _likeness(vector_IE: Floats32, item_P: Ints, weight_P: Floats) -> Floats:
     """(I,) cosine of each item with the weighted mean of the history."""
-    mean_E = weight_P @ knowledge.content_IE[item_P] if item_P.size else np.zeros(knowledge.content_IE.shape[1])
+    mean_E = weight_P @ vector_IE[item_P] if item_P.size else np.zeros(vector_IE.shape[1])
     norm = float(np.linalg.norm(mean_E))
     if norm < 1e-9:
-        return np.zeros(len(knowledge.items))
-    return (knowledge.content_IE @ (mean_E / norm).astype(np.float32)).astype(np.float64)
+        return np.zeros(vector_IE.shape[0])
+    return (vector_IE @ (mean_E / norm).astype(np.float32)).astype(np.float64)
 
 
 def _shares(items: ItemTable, state: UserState, weight_P: Floats) -> dict[str, Floats]:
@@ -183,6 +188,8 @@ def candidates(
         sources["sequence"] = strongest(score_I, params.sequence, eligible_I)
     sources["content"] = strongest(reading.content_I, params.content, eligible_I)
     sources["session_content"] = strongest(reading.content_session_I, params.content, eligible_I)
+    for name, (history_I, _) in reading.like_I.items():
+        sources[name] = strongest(history_I, params.content, eligible_I)
     category_I = reading.share_I["category_session"] * 4 + reading.share_I["category"]
     sources["category"] = strongest(category_I * (season_I + 0.1), params.category, eligible_I)
     sources["popular"] = first_of(knowledge.popular_order, params.popular, eligible_I)

@@ -1,4 +1,4 @@
-"""The ML engineer's commands: retrain, import, validate."""
+"""The ML engineer's commands: retrain, import, pictures, validate."""
 
 from __future__ import annotations
 
@@ -77,6 +77,25 @@ def import_(
                 print(f"  {rows} {reason}")
 
     say(as_json, report.as_dict(), words)
+
+
+@app.command()
+def pictures(
+    folder: Annotated[Path, typer.Argument(help="Pictures named ITEM_ID.jpg, .png, .webp, .gif or .bmp.")],
+    tables: Annotated[Path, typer.Argument(help="Canonical tables; their item_vectors get the modality `image`.")],
+    as_json: Json = False,
+) -> None:
+    """Colour and texture of pictures as item vectors: what a new item looks like, before anybody has clicked it."""
+    from features.pictures import add_pictures
+
+    told = add_pictures(folder, tables)
+
+    def words() -> None:
+        print(f"item_vectors: {told.rows.num_rows} pictures in, {len(told.left_out)} left out")
+        for reason in told.left_out.values():
+            print(f"  {reason}")
+
+    say(as_json, {"pictures": told.rows.num_rows, "left_out": told.left_out}, words)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 
 from features.errors import ArtifactError
 from features.history import History, history_row
-from features.schema import Events, Items, Slates
+from features.schema import Events, Items, ItemVectors, Slates
 from features.split import SplitParams, make_windows
 from flows import config
 from flows.paths import Artifacts, Home
@@ -26,6 +27,7 @@ from models.items import ItemTable
 from models.log import ActionLog
 from models.recipe import Times
 from models.training import deterministic, fingerprint
+from models.vectors import read_vectors
 
 A = Artifacts()
 CUT = "cut_us"
@@ -54,8 +56,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def items() -> ItemTable:
-    """The clean catalogue."""
-    return ItemTable.from_arrow(pq.read_table(A.clean / f"{Items.TABLE}.parquet"))
+    """The clean catalogue, with the vectors that other models gave its items."""
+    table = ItemTable.from_arrow(pq.read_table(A.clean / f"{Items.TABLE}.parquet"))
+    vectors = A.clean / f"{ItemVectors.TABLE}.parquet"
+    return (
+        dataclasses.replace(table, vectors=read_vectors(pq.read_table(vectors), table)) if vectors.exists() else table
+    )
 
 
 def clean_events() -> pa.Table:
