@@ -82,7 +82,7 @@ def _asked_all_the_time(checkout: Checkout) -> Iterator[list[tuple[int, str]]]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_killed_in_every_stage_it_ends_with_the_same_hashes_and_the_champion_is_served_throughout(
     shop: Path, tmp_path: Path
 ) -> None:
