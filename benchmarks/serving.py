@@ -7,7 +7,8 @@ Choices. Requests leave on a fixed schedule whatever the answers do, and a laten
 that a stall is not hidden by a client that waits (no coordinated omission). Capacity is found first, closed-loop; the
 open-loop runs are at half of it and at 1, 2, 5 and 10 times it. The client shares the machine's cores with the
 service, and at many times the capacity it needs one for itself. Half of the sessions have a history of five events,
-which are posted first, in batches of 100. `--items` fills the catalogue up with made items.
+which are posted first, in batches of 100. `--items` fills the catalogue up with made items; so many popular items are
+added to the model's own sources that it ranks at least `--candidates`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -150,19 +151,18 @@ async def open_loop(host: str, port: int, rate: float, seconds: float, make: obj
     return result
 
 
-def enlarged(model_dir: Path, items: int, out: Path) -> Path:
-    """The model with its catalogue filled up with made items."""
+def enlarged(model_dir: Path, items: int, candidates: int, out: Path) -> Path:
+    """The model with its catalogue filled up with made items, ranking at least so many candidates."""
     model = HomepageModel.load(model_dir)
-    missing = items - len(model.items)
-    if missing <= 0:
-        return model_dir
     rng = np.random.default_rng(0)
     words = [title.split() for title in model.items.titles[:2000] if title]
     rows = [
         ItemRow(f"made-{n}", " ".join(rng.choice(words[n % len(words)], 3)), price=float(n % 40 + 1))
-        for n in range(missing)
+        for n in range(max(0, items - len(model.items)))
     ]
-    model.extend(rows).save(out)
+    model = replace(model, retrieval=replace(model.retrieval, popular=candidates))
+    model = model.extend(rows) if rows else model
+    model.save(out)
     (out / "manifest.json").write_text("{}")
     return out
 
@@ -226,7 +226,7 @@ def main() -> int:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        model = enlarged(args.model_dir, args.items, root / "model")
+        model = enlarged(args.model_dir, args.items, args.candidates, root / "model")
         settings = {"candidates": args.candidates, "rate_per_key": 1e6}
         bento = build_bento(model, root / "bento", settings=settings)
         with served(bento, root / "home", workers=args.workers) as (base, process):

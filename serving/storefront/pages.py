@@ -37,6 +37,7 @@ FILES = {
     "swagger-ui.css": ("text/css", "vendor/swagger-ui.css.gz"),
 }
 COOKIE = "homeranker_session"
+SIGNS = {"GBP": "£", "EUR": "€", "USD": "$"}
 PERSONAS = ("", "anna", "ben", "chris")
 PAGE_SIZE = 24
 
@@ -58,9 +59,15 @@ def card(runtime: Runtime, item_id: str) -> dict[str, Any] | None:
     if now is None or at is None:
         return None
     row = now.items.row(at)
-    title = row.title or item_id
-    price = "" if row.price is None else f"{row.price:,.2f} {row.currency or ''}".strip()
-    return {"item_id": item_id, "title": title, "price": price, "category": row.category, **picture(item_id, title)}
+    title, sign = row.title or item_id, SIGNS.get(row.currency or "")
+    price = f"{sign or ''}{row.price:,.2f} {'' if sign else row.currency or ''}" if row.price is not None else ""
+    return {
+        "item_id": item_id,
+        "title": title,
+        "price": price.strip(),
+        "category": row.category,
+        **picture(item_id, title),
+    }
 
 
 def cards(runtime: Runtime, item_ids: list[str]) -> dict[str, Any]:

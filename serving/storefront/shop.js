@@ -78,7 +78,10 @@ function cardOf(slot, card) {
   tools.append(node("button", { class: "add", type: "button" }, "Add to cart"));
   if (!slot.sponsored) tools.append(node("button", { class: "why", type: "button" }, "Why this?"));
   const made = node("li", { class: "card", "data-item": slot.item_id, "data-position": slot.position });
-  if (slot.sponsored) made.append(node("span", { class: "ad" }, "Ad"));
+  if (slot.sponsored) {
+    made.dataset.request = slot.request;
+    made.append(node("span", { class: "ad" }, "Ad"));
+  }
   made.append(look, tools);
   return made;
 }
@@ -143,20 +146,17 @@ function tell(answer, took, before) {
   byId("slots").replaceChildren(...rows);
 }
 
-async function sponsored(page) {
-  const shown = new Set(page.modules.flatMap((module) => module.slots.map((slot) => slot.item_id)));
-  const first = page.modules[0].slots.slice(-2).map((slot) => slot.item_id);
-  const ads = first.map((item, n) => ({ ad_id: `demo-${n}`, item_id: item, bid: 0.2, budget_left: 1 }));
-  const { placements } = await call("POST", "/v1/ads", { ...person, slots: 1, ads });
-  return placements.filter((ad) => shown.has(ad.item_id)).map((ad) => ({ ...ad, sponsored: true }));
+// Advertised are items that left the page a moment ago, so that nothing stands on it twice.
+async function sponsored(ids) {
+  const ads = ids.slice(0, 5).map((id, n) => ({ ad_id: `demo-${n}`, item_id: id, bid: 0.2, budget_left: 1 }));
+  if (!ads.length) return [];
+  const { placements, request_id: request } = await call("POST", "/v1/ads", { ...person, slots: 1, ads });
+  return placements.map((ad) => ({ ...ad, request, sponsored: true }));
 }
 
 function withAd(page, ads) {
   if (!ads.length) return page.modules;
-  const rest = (module) => module.slots.filter((slot) => !ads.some((ad) => ad.item_id === slot.item_id));
-  const modules = page.modules.map((module) => ({ ...module, slots: rest(module) }));
-  modules.splice(1, 0, { module: "sponsored", title: "Sponsored", slots: ads });
-  return modules;
+  return [page.modules[0], { module: "sponsored", title: "Sponsored", slots: ads }, ...page.modules.slice(1)];
 }
 
 async function refresh(focus) {
@@ -166,7 +166,8 @@ async function refresh(focus) {
   const page = await call("POST", "/v1/homepage", { ...person, platform: "web", page_size: 24 });
   const took = performance.now() - started;
   const ids = page.modules.flatMap((module) => module.slots.map((slot) => slot.item_id));
-  const [cards, ads] = await Promise.all([cardsOf(ids), sponsored(page)]);
+  const gone = [...before.keys()].filter((id) => !ids.includes(id));
+  const [cards, ads] = await Promise.all([cardsOf([...ids, ...gone]), sponsored(gone)]);
   if (turn !== state.latest) return;
   state.request = page.request_id;
   show(withAd(page, ads), cards, focus);
@@ -175,8 +176,10 @@ async function refresh(focus) {
 
 function eventOf(type, card, more = {}) {
   const known = { event_id: crypto.randomUUID ? crypto.randomUUID() : `${Date.now()}-${Math.random()}` };
-  const place = { request_id: state.request || null, position: card ? Number(card.dataset.position) : null };
-  const when = { event_time: new Date().toISOString(), event_type: type, platform: "web", surface: "home" };
+  const ad = card && card.dataset.request;
+  const place = { request_id: ad || state.request || null, position: card ? Number(card.dataset.position) : null };
+  const surface = ad ? "ads" : "home";
+  const when = { event_time: new Date().toISOString(), event_type: type, platform: "web", surface };
   return { ...known, ...when, ...person, item_id: card ? card.dataset.item : null, ...place, ...more };
 }
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
+from redis import Redis
 
 from features.history import user_history, write_history
 from features.store import write_online
@@ -159,6 +160,21 @@ def test_a_paused_redis_blocks_nobody_and_histories_come_back(
     until(lambda: fallbacks(client)[0] == {None})
 
 
+def test_a_history_that_cannot_be_read_costs_its_page_the_history_and_nothing_else(
+    shop: tuple[httpx.Client, subprocess.Popen[bytes], Relay],
+) -> None:
+    client, _, relay = shop
+    until(lambda: fallbacks(client)[0] == {None})
+    store = Redis(port=relay.port)
+    for key in store.scan_iter():
+        if store.type(key) == b"hash":
+            store.hset(key, mapping=dict.fromkeys(store.hkeys(key), b"no feature value"))
+    assert page(client, user_id="u30")["fallback"] == "stale"  # not read before
+    store.flushall()
+    time.sleep(2.5)
+    assert page(client, user_id="u31")["fallback"] is None  # a missing history is a new customer
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 12 MB for the log; needs the right to mount."""
@@ -212,7 +228,7 @@ def test_a_read_only_disk_costs_events_and_no_page(bento: Path, small_disk: Path
 
 
 def test_idle_and_dripping_clients_do_not_hurt_the_others(bento: Path, tmp_path: Path) -> None:
-    head = b"POST /v1/homepage HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 400\r\n\r\n"
+    head = b"POST /v1/homepage HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 900000\r\n\r\n"
     with served(bento, tmp_path) as (base, _), httpx.Client(base_url=base, timeout=20) as client:
         port = int(base.rsplit(":", 1)[1])
         silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(300)]

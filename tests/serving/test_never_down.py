@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
+from models import checkpoint
 from models.homepage import HomepageModel
 from serving.contract import format_time, now_us
 from serving.package import free_port, served
@@ -101,14 +104,24 @@ def test_a_promoted_model_serves_without_restart_or_failure_and_a_corrupt_one_ne
 
     thread = threading.Thread(target=load)
     thread.start()
+    assert client.put("/v1/items", json={"items": [{"item_id": "put", "title": "Zebra mobile"}]}).status_code == 202
     promote(home, other_model, second)
     assert until(lambda: client.get("/v1/model").json()["model_version"] == second, 30) < 30
     broken = tmp_path / "broken"
     shutil.copytree(other_model, broken)
     (broken / "arrays.safetensors").write_bytes(b"\0" * 100)
-    promote(home, broken, "broken")
-    time.sleep(4)
-    assert client.get("/v1/model").json()["model_version"] == second
+    shutil.copytree(other_model, tmp_path / "nan")
+    arrays = load_file(tmp_path / "nan" / "arrays.safetensors")
+    name = next(name for name, array in arrays.items() if array.dtype.kind == "f" and array.size)
+    arrays[name] = np.full_like(arrays[name], np.nan)
+    save_file(arrays, tmp_path / "nan" / "arrays.safetensors")
+    checkpoint.seal(tmp_path / "nan")
+    for folder in (broken, tmp_path / "nan"):
+        promote(home, folder, folder.name)
+        time.sleep(4)
+        assert client.get("/v1/model").json()["model_version"] == second
+    found = client.post("/v1/search", json={"session_id": "s", "query": "zebra mobile"}).json()["results"]
+    assert [one["item_id"] for one in found] == ["put"]  # the catalogue is the shop's, whatever model serves
     promote(home, model_dir, first)
     took = until(lambda: client.get("/v1/model").json()["model_version"] == first, 10)
     end.set()

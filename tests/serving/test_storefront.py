@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -104,7 +105,7 @@ def test_without_javascript_there_is_a_page_and_a_search(browser: Browser, servi
     assert page.locator(".card").count() == 24
     page.locator("#query").fill("teapot")
     page.get_by_role("button", name="Search").click()
-    assert page.locator(".card").count() > 3 and "Found for" in page.locator("h2").first.inner_text()
+    assert page.locator(".card").count() > 3 and "Found for" in (page.locator("h2").first.text_content() or "")
     context.close()
 
 
@@ -126,6 +127,27 @@ def test_nothing_is_cut_off_at_any_width(page: Page, size: tuple[int, int], tmp_
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     page.screenshot(path=tmp_path / f"shop-{size[0]}.png")
     assert (tmp_path / f"shop-{size[0]}.png").stat().st_size > 10_000
+
+
+def serious(page: Page) -> list[str]:
+    found = Axe().run(page).response["violations"]
+    return [f"{one['id']}: {one['nodes'][0]['html']}" for one in found if one["impact"] in ("serious", "critical")]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_axe_has_no_serious_complaint_about_any_state_of_the_page(page: Page, size: tuple[int, int]) -> None:
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    assert serious(page) == []
+    page.locator(".look").nth(2).click()
+    expect(page.locator(".ad")).to_be_visible(timeout=3000)
+    page.wait_for_timeout(600)  # cards are faint while they glide
+    assert serious(page) == []
+    page.locator('[data-module="for_you"] .why').first.click()
+    expect(page.locator("#why")).to_be_visible()
+    assert serious(page) == []
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Engineers").click()
+    assert serious(page) == []
 
 
 def test_the_interface_is_described_offline(browser: Browser, service: str) -> None:

@@ -29,6 +29,9 @@ def test_a_call_needs_the_right_key_before_anything_else(pair: str) -> None:
     for path in ("/v1/homepage", "/v1/nothing"):
         answer = ask(pair, "POST", path, authorization="Bearer wrong")
         assert answer.status_code == 401 and answer.headers["content-type"] == "application/problem+json"
+    for path in ("/schema.json", "/healthz"):  # Bento's own
+        assert ask(pair, "GET", path, authorization="").status_code == 401
+        assert ask(pair, "GET", path).status_code == 404
     assert ask(pair, "GET", "/v1/homepage").headers["allow"] == "POST"
     assert ask(pair, "GET", "/", authorization="").status_code == 200
 
