@@ -36,7 +36,7 @@ class GateParams:
     segment_floor: float = -0.03
     segment_users: int = 100
     min_users: int = 100
-    max_users: int | None = None  # of the gate slice; more are drawn from
+    max_users: int | None = 4000  # of the gate slice; of more a fixed sample is judged: the interval is narrow by then
     max_calibration_error: float = 0.05
     min_coverage: float = 0.01
     max_data_age_days: float = 45.0  # told, not judged, of a first model: no champion is fresher
