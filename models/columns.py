@@ -58,6 +58,9 @@ PERSON = (
     "session_items",
 )
 
+# What follows from what pages showed, or is the same for a whole page: no wish, where a log has impressions.
+SHOWN_MORE = ("popularity_", "purchases_", "guests_", "trend_", "idle", "user_", "session_items", "appeal_doubt")
+
 
 def feature_names(knowledge: Knowledge) -> tuple[str, ...]:
     """The names of the F columns."""

@@ -1,8 +1,9 @@
 """What a person's acts say beyond what everybody does: lifts of categories and brands, and how far a price is off.
 
 Choices. The share of a history in a category follows what pages showed; its lift over the shop's share is the naive
-Bayes evidence for a taste (or, over the running session, for an intent), shrunk so that one act says little. Used where
-the log has impressions, beside `appeal`.
+Bayes evidence for a taste (or, over the running session, for an intent), shrunk so that one act says little. A taste
+is the same over all of content and price: weights of its own for each person, one ridge step from what everybody does.
+Used where the log has impressions, beside `appeal`.
 Shapes: I items, C candidates, P history pairs.
 """
 
@@ -18,8 +19,14 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 KINDS = ("category", "top_category", "brand")
-LIFTS = (*(f"{kind}_lift{span}" for span in ("", "_long", "_session") for kind in KINDS), "price_gap")
+LIFTS = (
+    *(f"{kind}_lift{span}" for span in ("", "_long", "_session") for kind in KINDS),
+    "price_gap",
+    "taste",
+    "taste_session",
+)
 HALF_LIVES_DAYS = (14.0, 120.0)
+SHRINKAGE = 4.0  # acts along a direction of content at which half of what they say is believed
 PRIOR_HISTORY, PRIOR_SESSION, PRIOR_PRICE = 20.0, 10.0, 3.0  # acts that the shop's shares (or mean price) weigh
 
 
@@ -37,7 +44,18 @@ def lifts(state: UserState, knowledge: Knowledge, as_of_us: int, index_C: Ints) 
         for weight_P, prior in spans
         for code_I, share_G in zip(codes, shares, strict=True)
     ]
-    return [*columns, _price_gap(knowledge, acts_I, state.item_P, spans[1][0], index_C)]
+    tastes = [_taste(knowledge, state.item_P, spans[at][0], index_C) for at in (1, 2)]
+    return [*columns, _price_gap(knowledge, acts_I, state.item_P, spans[1][0], index_C), *tastes]
+
+
+def _taste(knowledge: Knowledge, item_P: Ints, weight_P: Floats, index_C: Ints) -> Floats:
+    """(C,) what the person's weights on content and price say: one ridge step from what everybody does."""
+    phi_IE, spread_EE = knowledge.described
+    total = float(weight_P.sum())
+    if total <= 0:
+        return np.zeros(index_C.size)
+    ridge_EE = total * spread_EE + SHRINKAGE * np.eye(len(spread_EE))
+    return np.asarray(phi_IE[index_C] @ np.linalg.solve(ridge_EE, weight_P @ phi_IE[item_P]), dtype=np.float64)
 
 
 def _price_gap(knowledge: Knowledge, acts_I: Floats, item_P: Ints, weight_P: Floats, index_C: Ints) -> Floats:

@@ -4,7 +4,10 @@ Choices. A dozen signals with a plain meaning, so that a few hundred clicked pag
 an explanation can name them. The prior weights are what any shop would sign: what this visit is about counts most,
 then what the person is about, then what earns clicks for its places. A trained model has seen the same things, so they
 start small beside its score; where it was not trained on visits at all, or there is none, they start whole.
-Shapes: I items of the catalogue, J items that live counts know, C candidates, F signals.
+What nobody knows yet is found out by posterior sampling: each item's liking is shown with a draw of its doubt that
+moves with the events, so that a doubtful item with a good chance gets a hearing. The draw is part of the state, so a
+slot's propensity stays that of the page's own draw.
+Source: Thompson (1933). Shapes: I items of the catalogue, J items that live counts know, C candidates, F signals.
 """
 
 from __future__ import annotations
@@ -43,14 +46,17 @@ SIGNALS: Mapping[str, tuple[float, float]] = {
     "content": (0.4, 0.0),
     "neighbours": (0.6, 0.2),
     "popular": (0.25, 0.05),
-    "rate": (0.8, 0.5),
+    "rate": (0.8, 0.3),
     "new": (0.6, 0.5),
     "untried": (0.2, 0.05),
+    "doubt": (0.0, 0.5),
     "touched_in_visit": (-0.4, 0.0),
     "bought": (0.2, 0.0),
 }
 NAMES = tuple(SIGNALS)
-BONUS_F = np.array([name in ("new", "untried") for name in NAMES])  # a chance given, not a taste: clicks never lower it
+BONUS_F = np.array(
+    [name in ("new", "untried", "doubt") for name in NAMES]
+)  # a chance given, not a taste: clicks never lower it
 MODEL_F = np.array([name == "model" for name in NAMES])
 LEAST_MODEL = 0.3  # what the gate let pass is corrected by clicks on its own pages, never silenced by them
 POPULAR_DAYS = 1.0  # half-life of what is popular now
@@ -58,6 +64,7 @@ NEW_SHARE = 0.85  # an item is new if it was listed after this share of the cata
 NEW_GAP_US = 60_000_000
 FEW = 0.3  # expected clicks after which a new item has had its chance
 NEAR_ITEMS = 20  # newest items of a history whose live neighbours are read
+TURN = 50  # events after which chances are drawn anew
 SOURCE = 60  # candidates of each live source
 
 
@@ -172,9 +179,16 @@ def sources(learned: Learned, near_I: Floats, eligible_I: Bools, new_I: Bools) -
 
 
 def signals(
-    learned: Learned, state: UserState, reading: Reading, near_I: Floats, new_I: Bools, index_C: Ints, model_C: Floats
+    learned: Learned,
+    state: UserState,
+    reading: Reading,
+    near_I: Floats,
+    new_I: Bools,
+    index_C: Ints,
+    model_C: Floats,
+    doubt_I: Floats | None = None,
 ) -> Floats:
-    """(C, F) in the order of NAMES; `near_I` are the live neighbours of the history."""
+    """(C, F) in the order of NAMES; `near_I` are the live neighbours of the history, `doubt_I` the model's doubts."""
     items = learned.items
     visit_I = near_I if state.session_P.all() else learned.neighbours(state, True)
     touched_I, bought_I = np.zeros(len(items)), np.zeros(len(items))
@@ -196,6 +210,7 @@ def signals(
         "rate": learned.rate_I[index_C],
         "new": (learned.chance_I * new_I)[index_C],
         "untried": learned.untried_I[index_C],
+        "doubt": _doubt(learned, doubt_I)[index_C],
         "touched_in_visit": touched_I[index_C],
         "bought": bought_I[index_C],
     }

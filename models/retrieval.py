@@ -31,6 +31,7 @@ class RetrievalParams:
     content: int = 60
     category: int = 60
     popular: int = 60
+    liked: int = 100  # by clicks for what was shown, and the same times the price; where the log has impressions
     new: int = 20
 
 

@@ -44,6 +44,17 @@ class Knowledge:
     sequence: SequenceModel | None
 
     @cached_property
+    def liked_orders(self) -> dict[str, Ints]:
+        """Where the log has impressions: items by clicks for what was shown, and the same times the price."""
+        if "appeal" not in self.statistics.values:
+            return {}
+        liked_I = np.exp(self.statistics.values["appeal"] + 0.5 * self.statistics.values["appeal_doubt"])
+        return {
+            "liked": ordered(liked_I),
+            "liked and dear": ordered(liked_I * np.expm1(self.statistics.values["log_price"])),
+        }
+
+    @cached_property
     def popular_order(self) -> Ints:
         """All items by recent popularity, best first."""
         return ordered(self.statistics.values["popularity_14d"] + 1e-9)
@@ -72,6 +83,17 @@ class Knowledge:
             content.vectors(items),
             sequence,
         )
+
+    @cached_property
+    def described(self) -> tuple[Floats, Floats]:
+        """(I, E) content and price of the items around the mean of what people act on, and its (E, E) covariance."""
+        log_price_I = self.statistics.values["log_price"]
+        share_I = np.expm1(self.statistics.values["popularity_all"]) + 0.1
+        share_I = share_I / share_I.sum()
+        price_I = 0.3 * (log_price_I - log_price_I.mean()) / max(float(log_price_I.std()), 1e-9)
+        phi_IE = np.column_stack([self.content_IE, price_I, price_I**2])
+        phi_IE = phi_IE - share_I @ phi_IE
+        return phi_IE, (phi_IE * share_I[:, None]).T @ phi_IE
 
     def on_sale(self, moment_us: int) -> Bools:
         """(I,) what a shopper could meet at that moment: listed before it, listed nobody knows when (0), or seen."""
@@ -193,5 +215,7 @@ def candidates(
     category_I = reading.share_I["category_session"] * 4 + reading.share_I["category"]
     sources["category"] = strongest(category_I * (season_I + 0.1), params.category, eligible_I)
     sources["popular"] = first_of(knowledge.popular_order, params.popular, eligible_I)
+    for name, order in knowledge.liked_orders.items():
+        sources[name] = first_of(order, params.liked, eligible_I)
     sources["new"] = first_of(knowledge.young_order, params.new, eligible_I)
     return unite({**sources, **(also or {})})

@@ -58,7 +58,7 @@ class ItemStatistics:
         values["trend_30_90"] = values["popularity_30d"] - values["popularity_90d"]
         values |= _ages(log, items, cut_us) | _habits(log, items)
         if log.shown is not None:
-            values["appeal"] = log.shown.appeal(items.category_codes_I, cut_us)
+            values["appeal"], values["appeal_doubt"] = log.shown.appeal(items, cut_us)
         return cls(values, cut_us)
 
     def extended(self, items: ItemTable, now_us: int) -> ItemStatistics:
@@ -73,6 +73,8 @@ class ItemStatistics:
         grown["idle"][-added:] = np.log1p(LONG_AGO_DAYS)
         grown["repeat_rate"][-added:] = REPEAT_PRIOR[0] / REPEAT_PRIOR[1]
         grown["log_price"][-added:] = _log_price(items)[-added:]
+        if "appeal_doubt" in self.values:
+            grown["appeal_doubt"][-added:] = self.values["appeal_doubt"].max(initial=0.0)
         return ItemStatistics(grown, self.cut_us)
 
     def moved(

@@ -85,7 +85,8 @@ def score(snapshot: Snapshot, state: UserState, found: Ranking, near_I: FloatArr
     assert found.reading is not None  # noqa: S101 - the model reads for every ranking that has items
     new_I = snapshot.items.listed_at_I > snapshot.new_after_us
     model_C = np.asarray(found.score_C, dtype=np.float64)
-    signal_CF = signals(snapshot.learned, state, found.reading, near_I, new_I, found.index_C, model_C)
+    doubt_I = snapshot.model.knowledge.statistics.values.get("appeal_doubt")
+    signal_CF = signals(snapshot.learned, state, found.reading, near_I, new_I, found.index_C, model_C, doubt_I)
     return signal_CF @ snapshot.learned.weights_F, signal_CF
 
 

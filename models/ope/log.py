@@ -88,7 +88,7 @@ class SlotLog:
 
 def rewards(events: pa.Table, params: RewardParams) -> dict[tuple[str, str], float]:
     """(request, item) -> what the slot earned, at most `cap`."""
-    worth = {"click": params.click, "add_to_cart": params.cart, "purchase": 0.0}
+    worth = {"click": params.click, "view": params.click, "add_to_cart": params.cart, "purchase": 0.0}
     mine = events.filter(
         pc.and_(pc.is_valid(events[Events.REQUEST_ID]), pc.is_in(events[Events.EVENT_TYPE], pa.array(list(worth))))
     )
@@ -97,6 +97,7 @@ def rewards(events: pa.Table, params: RewardParams) -> dict[tuple[str, str], flo
     for request, item, kind, price, pieces in zip(*(mine[name].to_pylist() for name in names), strict=True):
         value = params.margin * (price or 0.0) * (pieces or 1) if kind == "purchase" else worth[kind]
         kinds = found.setdefault((request, item), {})
+        kind = "click" if kind == "view" else kind  # a page that was opened: the same act
         kinds[kind] = max(kinds.get(kind, 0.0), value)
     return {pair: min(params.cap, sum(kinds.values())) for pair, kinds in found.items()}
 

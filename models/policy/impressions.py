@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.schema import Events, Slates
+from models.appeal import FOLLOWED
 from models.columns import features
 from models.examples import states_from_log
 from models.history import DAY_US, TYPE_CODE, TYPE_WEIGHT, Action, UserState
@@ -101,7 +102,7 @@ def _page(
         index_I[log.item_N[rows]],
         log.position_N[rows],
         log.propensity_N[rows],
-        np.array([any(kind == "click" for kind, _ in act) for act in acts], np.bool_),
+        np.array([any(kind in FOLLOWED for kind, _ in act) for act in acts], np.bool_),
         np.array([any(kind == "add_to_cart" for kind, _ in act) for act in acts], np.bool_),
         np.array([sum(paid for _, paid in act) for act in acts]),
     )

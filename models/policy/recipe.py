@@ -16,7 +16,7 @@ import pyarrow as pa
 import torch
 
 from models import calibration
-from models.columns import feature_names
+from models.columns import SHOWN_MORE, feature_names
 from models.homepage import HomepageModel
 from models.log import ActionLog
 from models.ope import Judgement, OpeParams, SlotLog, faults, judge
@@ -96,7 +96,8 @@ def learn_policy(
         return Learned(None, "; ".join(f"{fault.name}: {fault.why}" for fault in found), Curves())
     people = People(events, log, judged.items)
     seen = impressions(before, people, log, judged.items, sequence)
-    net, worth, curves = _fit(seen, params.value, checkpoints, progress)
+    off_F = np.array([name.startswith(SHOWN_MORE) for name in feature_names(judged.knowledge)])
+    net, worth, curves = _fit(seen, off_F, params.value, checkpoints, progress)
     model = _model(judged, net, worth, seen)
     after = [page for page in pages if page.served_us >= cut_us]
     step = max(1, len(after) // params.gate_pages)
@@ -105,13 +106,13 @@ def learn_policy(
 
 
 def _fit(
-    seen: Impressions, params: ValueParams, checkpoints: Path | None, progress: Progress
+    seen: Impressions, off_F: Bools, params: ValueParams, checkpoints: Path | None, progress: Progress
 ) -> tuple[PositionNet, Worth, Curves]:
     cut = max(1, len(seen.x_NKF) * 9 // 10)
     early = _rows(seen, np.arange(len(seen.x_NKF)) < cut)
     late = _rows(seen, np.arange(len(seen.x_NKF)) >= cut)
     net, curves = learn(
-        early, params, validate=lambda one: held_out(one, late), checkpoints=checkpoints, progress=progress
+        early, params, off_F, validate=lambda one: held_out(one, late), checkpoints=checkpoints, progress=progress
     )
     return net, worth_of_clicks(seen, params), curves
 

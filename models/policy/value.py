@@ -2,9 +2,11 @@
 
 Choices. The same network as the ranker, over the same features, so that it serves, explains and is checked like one;
 its score is the logarithm of a slot's expected value, up to a constant. It is fitted to the clicks on what was shown,
-and a term for each position takes up what is attention and not wish; what a click is worth at an item's price is a line
-through the log's carts and purchases, which are too rare to be learned item by item, and joins the score through the
-weight of the price. Greedy on that score is the contextual bandit of horizon one page; Plackett-Luce with a floor
+and a term for each position takes up what is attention and not wish. It starts as the best linear model and keeps what
+the deep part adds only where held-out pages agree. Counts that follow from what pages showed are switched off: an item
+that was seldom shown has few, however good it is; its appeal knows better. What a click is worth at an item's price is
+a line through the log's carts and purchases, which are too rare to be learned item by item, and joins the score through
+the weight of the price. Greedy on that score is the contextual bandit of horizon one page; Plackett-Luce with a floor
 samples it.
 Source: position-based model (Richardson et al., 2007) as an additive tower (Guo et al., 2019).
 Shapes: N pages, K slots, F features.
@@ -12,6 +14,7 @@ Shapes: N pages, K slots, F features.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -21,11 +24,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.policy.impressions import Floats, Impressions
+from models.policy.impressions import Bools, Floats, Floats32, Impressions, Ints
 from models.ranker import Lists, RankerNet, RankerParams
 from models.training import Curves, LoopParams, Progress, fit, quiet
 
 POSITIONS = 101
+RIDGE, POSITION_RIDGE, NEWTON = 30.0, 1.0, 6
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,9 @@ class ValueParams:
     click: float = 0.02
     cart: float = 0.10
     margin: float = 0.35
-    max_pages: int = 12_000  # the newest before the cut
+    max_pages: int = 20_000  # the newest before the cut
     net: RankerParams = field(
-        default_factory=lambda: RankerParams(batch=64, loop=LoopParams(epochs=3, learning_rate=2e-3, weight_decay=0.05))
+        default_factory=lambda: RankerParams(batch=64, loop=LoopParams(epochs=3, learning_rate=1e-3, weight_decay=0.05))
     )
 
 
@@ -72,21 +76,48 @@ class PositionNet(nn.Module):
         nn.init.zeros_(self.position.weight)
 
     def start(self, seen: Impressions) -> None:
-        """Begin with the log's click rate of every position, so that the steps go into the shopper's wish."""
-        place_N = np.clip(seen.position_NK[seen.real_NK], 0, POSITIONS - 1)
-        shown_S = np.bincount(place_N, minlength=POSITIONS) + 20.0
-        overall = (float(seen.clicked_NK.sum()) + 1.0) / (place_N.size + 20.0)
-        rate_S = (np.bincount(place_N, seen.clicked_NK[seen.real_NK], POSITIONS) + 20.0 * overall) / shown_S
+        """Begin as the best linear model beside a term for each position; what it switches off stays off."""
+        place_M = np.clip(seen.position_NK[seen.real_NK], 0, POSITIONS - 1)
         with torch.no_grad():
-            self.position.weight[:, 0] = torch.from_numpy(np.log(rate_S / (1 - rate_S)).astype(np.float32))
-            for last in (self.ranker.mlp[-1], self.ranker.linear):
-                for values in last.parameters():
-                    values.zero_()
+            z_MF = self.ranker.standardise(torch.from_numpy(seen.x_NKF[seen.real_NK])).numpy()
+            weight_F, bias_S = linear_clicks(z_MF, place_M, seen.clicked_NK[seen.real_NK])
+            for values in (*self.ranker.mlp[-1].parameters(), *self.ranker.linear.parameters()):
+                values.zero_()
+            self.ranker.linear.weight[0] = torch.from_numpy(weight_F.astype(np.float32))
+            self.position.weight[:, 0] = torch.from_numpy(bias_S.astype(np.float32))
 
     def forward(self, x_BKF: torch.Tensor, position_BK: torch.Tensor) -> torch.Tensor:
         """Score and position's term."""
         result: torch.Tensor = self.ranker(x_BKF) + self.position(position_BK)[..., 0]
         return result
+
+
+def linear_clicks(z_MF: Floats32, place_M: Ints, clicked_M: Bools) -> tuple[Floats, Floats]:
+    """(F,) weights and a (S,) term of each position: ridge logistic regression by Newton steps.
+
+    A position that was never shown gets the term of the nearest one that was.
+    """
+    shown_S = np.bincount(place_M, minlength=POSITIONS)
+    rate = (float(clicked_M.sum()) + 1.0) / (place_M.size + 20.0)
+    rate_S = (np.bincount(place_M, clicked_M, POSITIONS) + 20.0 * rate) / (shown_S + 20.0)
+    bias_S, weight_F = np.log(rate_S / (1 - rate_S)), np.zeros(z_MF.shape[1])
+    for _ in range(NEWTON):
+        p_M = 1.0 / (1.0 + np.exp(-np.clip(z_MF @ weight_F.astype(np.float32) + bias_S[place_M], -30.0, 30.0)))
+        spread_M, left_M = (p_M * (1 - p_M)).astype(np.float32), (clicked_M - p_M).astype(np.float32)
+        scaled_MF = z_MF * spread_M[:, None]
+        own_S = np.bincount(place_M, spread_M, POSITIONS) + POSITION_RIDGE
+        both_SF = np.zeros((POSITIONS, z_MF.shape[1]))
+        for place in np.flatnonzero(shown_S):
+            both_SF[place] = scaled_MF[place_M == place].sum(axis=0)
+        gradient_S = np.bincount(place_M, left_M, POSITIONS)
+        gradient_F = z_MF.T @ left_M - RIDGE * weight_F
+        hessian_FF = (z_MF.T @ scaled_MF).astype(np.float64) + RIDGE * np.eye(weight_F.size)
+        hessian_FF -= both_SF.T @ (both_SF / own_S[:, None])
+        step_F = np.linalg.solve(hessian_FF, gradient_F - both_SF.T @ (gradient_S / own_S))
+        weight_F += step_F
+        bias_S += (gradient_S - both_SF @ step_F) / own_S
+    known = np.flatnonzero(shown_S)
+    return weight_F, bias_S[known[np.abs(np.arange(POSITIONS)[:, None] - known).argmin(axis=1)]]
 
 
 def click_loss(net: nn.Module, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
@@ -99,17 +130,22 @@ def click_loss(net: nn.Module, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
 def learn(
     seen: Impressions,
     params: ValueParams,
+    off_F: Bools | None = None,
     *,
     validate: Callable[[PositionNet], float] | None = None,
     stop_after: int | None = None,
     checkpoints: Path | None = None,
     progress: Progress = quiet,
 ) -> tuple[PositionNet, Curves]:
-    """Fit on impressions; with `validate` (higher is better) the best epoch is kept."""
+    """Fit on impressions without the features of `off_F`; with `validate` (higher is better) the best net is kept."""
     torch.manual_seed(params.net.seed)
     net = PositionNet(seen.x_NKF.shape[2], params.net)
     net.ranker.measure(Lists(seen.x_NKF, np.zeros(seen.real_NK.shape, np.float32), seen.real_NK))
+    if off_F is not None:
+        net.ranker.scale_F[torch.from_numpy(off_F)] = 0.0
     net.start(seen)
+    linear = copy.deepcopy(net.state_dict())
+    least = -math.inf if validate is None else validate(net)
     x_NKF, real_NK = torch.from_numpy(seen.x_NKF), torch.from_numpy(seen.real_NK)
     position_NK, clicked_NK = _positions(seen), _clicked(seen)
 
@@ -132,6 +168,8 @@ def learn(
         seed=params.net.seed,
         progress=progress,
     )
+    if validate is not None and max(curves.validation, default=-math.inf) < least:
+        net.load_state_dict(linear)
     return net, curves
 
 
