@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from features.cleaning import clean
 from features.engine import EngineConfig
-from features.errors import UsageError
+from features.errors import TrainingError, UsageError
 from features.expectations import validate
 from features.history import History, user_history, write_history
 from features.integrity import write_manifest
@@ -27,7 +27,10 @@ from flows.stages.judging import evaluate, gate
 from flows.stages.packaging import package
 from flows.stages.policy import policy
 from flows.stages.training import train_ranker, train_sequence
-from models.examples import next_visits
+from models.examples import ExampleParams, next_visits
+from models.homepage import utc
+from models.log import ActionLog
+from models.recipe import Times
 
 A = Artifacts()
 
@@ -95,6 +98,7 @@ def build_history() -> None:
     table = load.items()
     actions = load.log(table)
     times = load.choose_times(actions, settings.split)
+    _need_returns(actions, times, settings.train.examples)
     A.features.mkdir(parents=True, exist_ok=True)
     load.write_json(A.features / "windows.json", dataclasses.asdict(times))
     examples = settings.train.examples
@@ -109,6 +113,19 @@ def build_history() -> None:
         for user in sorted(next_visits(actions, cut, end))
     ]
     _join(pairs, path)
+
+
+def _need_returns(actions: ActionLog, times: Times, params: ExampleParams) -> None:
+    """TrainingError where nobody comes back: there is no "what came next" to learn from or to be judged on."""
+    cut = times.tune_cut_us
+    if any(next_visits(actions, one, cut) for one in times.tune_cuts(params)):
+        return
+    raise TrainingError(
+        f"nobody to learn from: of {len(actions.user_ids):,} users with a user_id none comes back before {utc(cut)}, "
+        "so no ranker can be trained or judged. A log of anonymous single slots (as the Open Bandit Dataset) "
+        "only tells whether off-policy estimators are right: `python -m benchmarks.ope --obd DIR`. To train, import "
+        "events with a user_id over several days; to start with none, `homeranker serve --fallback` learns as it serves"
+    )
 
 
 def _join(pairs: list[tuple[str, int]], history: Path) -> None:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from features.cleaning import clean
+from models.appeal import Shown
 from models.calibration import Calibration
 from models.columns import feature_names
 from models.history import Action, UserState
@@ -21,7 +22,7 @@ from models.policy.impressions import Impressions, Page, People, impressions, pa
 from models.policy.plackett_luce import PlackettLuceParams
 from models.policy.proof import slot_probabilities
 from models.policy.recipe import PolicyParams, learn_policy
-from models.policy.value import ValueParams, held_out, learn, worth_of_clicks
+from models.policy.value import PositionNet, ValueParams, held_out, learn, worth_of_clicks
 from models.ranker import RankerNet, RankerParams
 from models.signals import Knowledge
 from models.simulator import SimulatorParams, generate
@@ -99,11 +100,28 @@ def test_it_learns_more_than_positions(seen: Impressions) -> None:
     n = len(seen.x_NKF) * 4 // 5
     early, late = (_rows(seen, np.arange(len(seen.x_NKF)) < n), _rows(seen, np.arange(len(seen.x_NKF)) >= n))
     params = ValueParams()
-    net, _ = learn(early, params)
-    blank, _ = learn(early, replace(params, net=replace(params.net, loop=replace(params.net.loop, learning_rate=0.0))))
-    assert held_out(net, late) > held_out(blank, late)
+    net, _ = learn(early, params, validate=lambda one: held_out(one, late))
+    blank, _ = learn(early, params, np.ones(early.x_NKF.shape[2], np.bool_), stop_after=1)
+    linear = PositionNet(early.x_NKF.shape[2], params.net)
+    linear.load_state_dict(net.state_dict())
+    linear.start(early)
+    assert held_out(net, late) >= held_out(linear, late) > held_out(blank, late)
     worth = worth_of_clicks(early, params)
     assert worth.base >= params.click and worth.slope > 0
+
+
+def test_an_item_that_pages_rarely_showed_is_what_its_like_are_and_not_what_pages_are_full_of(data: Data) -> None:
+    """The old page shows what sells: its average says nothing of the rest."""
+    rng = np.random.default_rng(0)
+    truth_I = np.exp(rng.normal(0.0, 0.8, len(data.items)))
+    best = np.argsort(-truth_I)
+    item = np.concatenate([np.repeat(best[:30], 600), np.repeat(best[30:], 40)])
+    clicked = rng.random(item.size) < 0.05 * truth_I[item]
+    shown = Shown(np.arange(item.size), item, np.ones_like(item), clicked)
+    appeal_I, doubt_I = shown.appeal(data.items, item.size)
+    assert appeal_I[best[:30]].mean() > appeal_I[best[30:]].mean() + 0.4
+    assert np.corrcoef(appeal_I[best[:30]], np.log(truth_I[best[:30]]))[0, 1] > 0.8
+    assert doubt_I[best[30:]].min() > doubt_I[best[:30]].max()
 
 
 def _rows(seen: Impressions, keep_N: Bools) -> Impressions:

@@ -1,0 +1,213 @@
+"""Where the closed loop wins and loses: the service's own code in this process, without HTTP, DVC and gate. SIMULATED.
+
+    python -m benchmarks.loop [--days 7] [--sessions 600] [--seed 1] [--arms ours,frozen,...]
+
+Arms beside `ours` (retrained every night): `frozen` on the first model; on the first model too, each with one thing
+less: `no draw` (neither temperature, floor nor diversity), `no learning` (between retrains), `no visit` (the running
+visit's acts are not told to the page). Bounds on the same shoppers: popular by count, popular by the truth (clicks),
+random, the oracle, and `blind`, the oracle that does not know what a visit came for: what a long history could tell.
+Value is GBP a session, the exact expectation of what was shown; the share is of the gap from `popular` to the oracle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from features.cleaning import clean
+from features.history import HistoryParams, user_history, write_history
+from features.schema import Events, Items, Slates, Users
+from features.tables import TableWriter
+from flows.loop_params import NIGHT, LoopParams
+from flows.online import bring_online
+from flows.paths import Home
+from flows.serving import export
+from flows.simulate_day import Client, Visit, catalogue_changes, play_arm, serve_day, values
+from models import recipe
+from models.calibration import Calibration
+from models.columns import feature_names
+from models.history import DAY_US
+from models.homepage import HomepageModel
+from models.items import ItemTable
+from models.log import ActionLog
+from models.policy.plackett_luce import PlackettLuceParams
+from models.policy.recipe import PolicyParams, learn_policy
+from models.ranker import RankerNet, RankerParams
+from models.signals import Knowledge
+from models.simulator import Shop
+from models.simulator.logs import day_tables, play_day
+from models.simulator.pages import CountedPages, OraclePages, PagePolicy, PlackettLucePages, PopularPages
+from models.simulator.shop import day_of
+from serving import answers
+from serving.contract import EventsRequest, HomepageRequest, ItemsRequest
+from serving.params import ServingParams, from_environment
+from serving.runtime import Runtime
+
+ARMS = ("ours", "frozen", "no draw", "no learning", "no visit")
+
+
+class Direct(Client):
+    """The service in this process, asked as a client asks it."""
+
+    def __init__(self, home: Path, model: Path, params: ServingParams, visits: bool = True) -> None:
+        self.home, self._visits = home, visits
+        self.runtime = Runtime(from_environment({"HOMERANKER_HOME": str(home)}), model)
+        self.runtime.params = params
+        self.runtime.start()
+
+    def call(self, method: str, path: str, body: Any, now: datetime) -> dict[str, Any]:
+        """As over HTTP."""
+        at_us = round(now.timestamp() * 1e6)
+        if path == "/v1/homepage":
+            asked = body if self._visits else body | {"session_id": f"{body['session_id']}-{at_us}"}
+            return answers.homepage(self.runtime, HomepageRequest(**asked), at_us)
+        if path == "/v1/items":
+            rows = [row | {"listed_at": row["listed_at"].isoformat()} for row in body["items"]]
+            return answers.put_items(self.runtime, ItemsRequest(items=rows), at_us)
+        rows = [row | {"event_time": row["event_time"].isoformat()} for row in body["events"]]
+        return answers.events(self.runtime, EventsRequest(events=rows), at_us)
+
+
+@dataclass
+class Log:
+    """Everything that the shop knows by a midnight, clean."""
+
+    slates: pa.Table
+    events: pa.Table
+    items: ItemTable
+    actions: ActionLog
+
+    @classmethod
+    def read(cls, tables: Path, scratch: Path) -> Log:
+        """Clean the canonical tables."""
+        clean(tables, scratch)
+        found = {name: pq.read_table(scratch / f"{name}.parquet") for name in (Slates.TABLE, Events.TABLE, Items.TABLE)}
+        items = ItemTable.from_arrow(found[Items.TABLE])
+        actions = ActionLog.from_arrow(found[Events.TABLE], items.index, len(items), found[Slates.TABLE])
+        return cls(found[Slates.TABLE], found[Events.TABLE], items, actions)
+
+
+def night(log: Log, until_us: int, dest: Path) -> str:
+    """Learn as the night does (the last day judges), refresh, save; what the proof said."""
+    cut = until_us - DAY_US
+    knowledge = Knowledge.fit(log.actions, log.items, cut)
+    blank = RankerNet(len(feature_names(knowledge)), RankerParams()).eval()
+    judged = HomepageModel(knowledge, blank, Calibration(), cut)
+    value = replace(PolicyParams().value, max_pages=NIGHT["policy"]["value"]["max_pages"])
+    params = replace(PolicyParams(), gate_pages=NIGHT["policy"]["gate_pages"], value=value)
+    told = learn_policy(log.slates, log.events, log.actions, judged, None, params, PlackettLuceParams(), None)
+    assert told.model is not None and told.proof is not None, told.why  # noqa: S101 - ten days hold enough
+    recipe.refresh(told.model, log.actions, log.items, until_us).save(dest)
+    return f"{told.proof.verdict}: {'; '.join(told.proof.reasons)[:120]}"
+
+
+class Bench:
+    """One shop, its arms and its bounds."""
+
+    def __init__(self, root: Path, sessions: int, days: int, seed: int) -> None:
+        params = LoopParams()
+        self.warm, self.root, self.seed = params.warm_days, root, seed
+        shop = replace(params.shop, seed=seed, sessions_per_day=float(sessions), days=params.warm_days + days)
+        self.shop, self.tables = Shop(shop), root / "tables"
+        self.counted = CountedPages(shop.items)
+        old, writers = PlackettLucePages(shop.items, weight=params.old_page_weight), {}
+        for day in range(self.warm):
+            played = play_day(self.shop, old, day, seed)
+            self.counted.learn([wave.answers for wave in played.waves], np.random.default_rng(0))
+            for table, rows in day_tables(self.shop, played, old.name):
+                writers.setdefault(table, TableWriter(self.tables, table)).write(rows)
+        last = self.warm - 1
+        for table, rows in ((Items.TABLE, self.shop.items(last)), (Users.TABLE, self.shop.users(last))):
+            writers.setdefault(table, TableWriter(self.tables, table)).write(rows)
+        for writer in writers.values():
+            writer.close()
+
+    def midnight(self, day: int) -> int:
+        """Microseconds at the start of a day."""
+        first = self.shop.params.first_day
+        return round(datetime(first.year, first.month, first.day, tzinfo=UTC).timestamp() * 1e6) + day * DAY_US
+
+    def learn(self, day: int) -> tuple[Path, Path]:
+        """The model of the night before a day and the histories up to it."""
+        began, model = time.monotonic(), self.root / f"model-{day}"
+        log = Log.read(self.tables, self.root / "clean")
+        said = night(log, self.midnight(day), model)
+        history = user_history(log.events.to_pandas(), HistoryParams(), (self.midnight(day),))
+        path = write_history(history, self.root / f"history-{day}.parquet")
+        print(f"night before day {day - self.warm + 1}: {time.monotonic() - began:.0f} s; {said}", flush=True)
+        return model, path
+
+    def client(self, arm: str, model: Path, history: Path) -> Direct:
+        """One arm's service in a home of its own."""
+        home = self.root / arm.replace(" ", "-")
+        bring_online(Home(home), history)
+        params = ServingParams()
+        if arm == "no draw":
+            params = replace(params, temperature=1e-4, floor=0.0, diversity=0.0)
+        if arm == "no learning":
+            params = replace(params, learning=replace(params.learning, enabled=False))
+        return Direct(home, model, params, visits=arm != "no visit")
+
+
+def told(name: str, visits: list[Visit], low: float, high: float) -> str:
+    """One line of the table."""
+    both = np.array([visit.pages[:2] for visit in visits if len(visit.pages) > 1]).mean(axis=0)
+    value, first = values(visits).mean(), np.mean([visit.pages[0] for visit in visits])
+    share = (value - low) / (high - low)
+    return (
+        f"{name:>22} {value:8.3f} {share:8.1%}   first {first:.3f}   pages 1, 2 of the same {both[0]:.3f} {both[1]:.3f}"
+    )
+
+
+def main() -> None:
+    """Play and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--days", type=int, default=7)
+    parser.add_argument("--sessions", type=int, default=600)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--arms", default=",".join(ARMS))
+    asked = parser.parse_args()
+    print(f"SIMULATED, seed {asked.seed}, {asked.sessions} sessions a day: GBP a session, share of the gap", flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        run(Bench(Path(scratch), asked.sessions, asked.days, asked.seed), asked.days, asked.arms.split(","))
+
+
+def run(bench: Bench, days: int, arms: list[str]) -> None:
+    """Day by day: bounds, arms, the night."""
+    shop, warm = bench.shop, bench.warm
+    bounds: dict[str, PagePolicy] = {
+        "popular": bench.counted,
+        "popular by the truth": PopularPages(shop),
+        "random": PlackettLucePages(shop.params.items, 0.0, 0.0),
+        "blind": OraclePages(blind=True),
+        "oracle": OraclePages(),
+    }
+    shops = {name: shop.fork() for name in (*bounds, *arms)}
+    model, history = bench.learn(warm)
+    clients = {arm: bench.client(arm, model, history) for arm in arms}
+    for day in range(warm, warm + days):
+        found = {name: play_arm(shops[name], policy, day, bench.seed, warm) for name, policy in bounds.items()}
+        for arm, client in clients.items():
+            client.put_items(catalogue_changes(shop, day), datetime.fromtimestamp(bench.midnight(day) / 1e6, UTC))
+            found[arm] = serve_day(shops[arm], day, client, warm)
+        low, high = (float(values(found[name]).mean()) for name in ("popular", "oracle"))
+        print(f"day {day - warm + 1}", *(told(name, visits, low, high) for name, visits in found.items()), sep="\n")
+        if "ours" in arms and day + 1 < warm + days:
+            clients["ours"].runtime.stop()
+            export(clients["ours"].home, bench.tables, day_of(shop.params, day))
+            clients["ours"] = bench.client("ours", *bench.learn(day + 1))
+    for client in clients.values():
+        client.runtime.stop()
+
+
+if __name__ == "__main__":
+    main()
