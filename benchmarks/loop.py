@@ -49,6 +49,7 @@ from models.simulator.pages import CountedPages, OraclePages, PagePolicy, Placke
 from models.simulator.shop import day_of
 from serving import answers
 from serving.contract import EventsRequest, HomepageRequest, ItemsRequest
+from serving.learning import Learning
 from serving.params import ServingParams, from_environment
 from serving.runtime import Runtime
 
@@ -61,7 +62,7 @@ class Direct(Client):
     def __init__(self, home: Path, model: Path, params: ServingParams, visits: bool = True) -> None:
         self.home, self._visits = home, visits
         self.runtime = Runtime(from_environment({"HOMERANKER_HOME": str(home)}), model)
-        self.runtime.params = params
+        self.runtime.params, self.runtime.learning = params, Learning(params.learning)
         self.runtime.start()
 
     def call(self, method: str, path: str, body: Any, now: datetime) -> dict[str, Any]:

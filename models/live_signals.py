@@ -47,18 +47,22 @@ SIGNALS: Mapping[str, tuple[float, float]] = {
     "neighbours": (0.6, 0.2),
     "popular": (0.25, 0.05),
     "rate": (0.8, 0.3),
-    "new": (0.6, 0.5),
+    "new": (0.6, 0.2),
     "untried": (0.2, 0.05),
-    "doubt": (0.0, 0.5),
+    "doubt": (0.0, 0.3),
     "touched_in_visit": (-0.4, 0.0),
     "bought": (0.2, 0.0),
+    "price": (0.0, 0.0),
 }
 NAMES = tuple(SIGNALS)
 BONUS_F = np.array(
     [name in ("new", "untried", "doubt") for name in NAMES]
 )  # a chance given, not a taste: clicks never lower it
 MODEL_F = np.array([name == "model" for name in NAMES])
-LEAST_MODEL = 0.3  # what the gate let pass is corrected by clicks on its own pages, never silenced by them
+DOUBT_F = np.array([name == "doubt" for name in NAMES])
+# Fitted, so that a model of value is not blamed for prices that are clicked less, and not used to rank.
+ASIDE_F = np.array([name == "price" for name in NAMES])
+LEAST_MODEL = 0.6  # what the gate let pass is corrected by clicks on its own pages, never silenced by them
 POPULAR_DAYS = 1.0  # half-life of what is popular now
 NEW_SHARE = 0.85  # an item is new if it was listed after this share of the catalogue, by more than NEW_GAP_US
 NEW_GAP_US = 60_000_000
@@ -102,7 +106,9 @@ class Learned:
         code_I = np.full(len(items), -1, dtype=np.int64)
         code_I[item_J[known_J]] = np.flatnonzero(known_J)
         least_F = np.where(BONUS_F, choices.prior_F[:-1], np.where(MODEL_F, LEAST_MODEL, -np.inf))
-        weights_F = np.maximum(choices.weights_F, least_F)
+        weights_F = np.where(ASIDE_F, 0.0, np.maximum(choices.weights_F, least_F))
+        # A doubt is one about the model's score, so it counts as much as that.
+        weights_F[DOUBT_F] = choices.prior_F[:-1][DOUBT_F] * weights_F[MODEL_F]
         clicks_J, expected_J = (values[:size] for values in counts.earned())
         prior_clicks = counts.params.click_prior
         expected_I = on_items(expected_J, item_J, len(items))
@@ -213,6 +219,7 @@ def signals(
         "doubt": _doubt(learned, doubt_I)[index_C],
         "touched_in_visit": touched_I[index_C],
         "bought": bought_I[index_C],
+        "price": 2.0 * np.log1p(np.nan_to_num(items.price_I[index_C])),
     }
     return np.nan_to_num(np.stack([columns[name] for name in NAMES], axis=1), posinf=50.0, neginf=-50.0)
 
