@@ -8,6 +8,7 @@ import pytest
 from models.choice import Choices
 from models.history import TYPE_CODE
 from models.live import ALL, LearningParams, LiveCounts, Seen, attention
+from models.live_signals import NAMES
 
 DAY_US = 86_400_000_000
 START_US = 1_764_000_000_000_000
@@ -75,6 +76,22 @@ def test_a_click_is_worth_what_its_place_did_not_give() -> None:
     assert clicks[at] == pytest.approx(40) and expected[at] == pytest.approx(40 * attention(10)[8])
     assert expected.sum() == pytest.approx(clicks.sum())
     assert counts.modules()["new"] > 1 > counts.modules()["for_you"]
+
+
+def test_a_model_of_value_is_not_blamed_for_prices_that_are_clicked_less() -> None:
+    """Its score holds what a click is worth; clicks follow the wish alone, and the price set aside takes up the rest."""
+    rng = np.random.default_rng(0)
+    prior = np.array([1.0 if name == "model" else 0.0 for name in NAMES])
+    choices, at = Choices(prior.tolist()), (NAMES.index("model"), NAMES.index("price"))
+    for _ in range(800):
+        wish_S, price_S = rng.standard_normal(24), 2.0 * rng.normal(2.6, 0.6, 24)
+        x_SF = np.zeros((24, len(NAMES)), np.float32)
+        x_SF[:, at[0]], x_SF[:, at[1]] = wish_S + 0.4 * price_S, price_S
+        page, score_S = choices.add(x_SF, 0.0), wish_S - 0.7 * np.log(np.arange(1, 25))
+        page.clicked_S[rng.choice(24, p=np.exp(score_S) / np.exp(score_S).sum())] = 1.0
+    choices.fit(0.0)
+    assert choices.weights_F[at[0]] == pytest.approx(1.0, abs=0.15)
+    assert choices.weights_F[at[1]] == pytest.approx(-0.4, abs=0.1)
 
 
 def test_weights_come_from_clicked_pages_and_stay_at_the_prior_without_any() -> None:
