@@ -120,7 +120,7 @@ class Bench:
         shop = replace(params.shop, seed=seed, sessions_per_day=float(sessions), days=params.warm_days + days)
         self.shop, self.tables = Shop(shop), root / "tables"
         self.counted = CountedPages(shop.items)
-        old, writers = PlackettLucePages(shop.items, weight=params.old_page_weight), {}
+        old, writers = PlackettLucePages(shop.items, weight=params.old_page_weight), dict[str, TableWriter]()
         for day in range(self.warm):
             played = play_day(self.shop, old, day, seed)
             self.counted.learn([wave.answers for wave in played.waves], np.random.default_rng(0))

@@ -138,8 +138,15 @@ class Learned:
     @cached_property
     def untried_order(self) -> Ints:
         """Items that were shown little, in a shuffle that moves with the events, so that they take turns."""
-        rng = np.random.default_rng(self.counts.events // 50)
+        rng = np.random.default_rng(self.counts.events // TURN)
         return ordered(self.untried_I * rng.random(self.code_I.size))
+
+    @cached_property
+    def draw_I(self) -> Floats:
+        """(I,) what a doubt is multiplied with, normal, drawn anew as events come; 0 before anybody came."""
+        if not self.counts.events:
+            return np.zeros(self.code_I.size)
+        return np.random.default_rng([1, self.counts.events // TURN]).standard_normal(self.code_I.size)
 
     def neighbours(self, state: UserState, visit_only: bool) -> Floats:
         """(I,) how much live sessions say that an item goes with this history (or this visit)."""
@@ -216,7 +223,7 @@ def signals(
         "rate": learned.rate_I[index_C],
         "new": (learned.chance_I * new_I)[index_C],
         "untried": learned.untried_I[index_C],
-        "doubt": _doubt(learned, doubt_I)[index_C],
+        "doubt": np.zeros(index_C.size) if doubt_I is None else (doubt_I * learned.draw_I)[index_C],
         "touched_in_visit": touched_I[index_C],
         "bought": bought_I[index_C],
         "price": 2.0 * np.log1p(np.nan_to_num(items.price_I[index_C])),

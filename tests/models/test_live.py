@@ -79,7 +79,7 @@ def test_a_click_is_worth_what_its_place_did_not_give() -> None:
 
 
 def test_a_model_of_value_is_not_blamed_for_prices_that_are_clicked_less() -> None:
-    """Its score holds what a click is worth; clicks follow the wish alone, and the price set aside takes up the rest."""
+    """Its score holds what a click is worth; clicks follow the wish; the price set aside takes up the rest."""
     rng = np.random.default_rng(0)
     prior = np.array([1.0 if name == "model" else 0.0 for name in NAMES])
     choices, at = Choices(prior.tolist()), (NAMES.index("model"), NAMES.index("price"))
