@@ -130,7 +130,7 @@ def _relation(arrays: Mapping[str, npt.NDArray[Any]], name: str, n_items: int) -
 def unpack(arrays: Mapping[str, npt.NDArray[Any]], config: Mapping[str, Any]) -> Parts:
     """The parts again; KeyError, TypeError, ValueError or RuntimeError where arrays and config do not fit together."""
     items = ItemTable.from_rows([ItemRow(*values) for values in config["items"]])
-    items = replace(items, vectors={name: _vectors(arrays, name, len(items)) for name in config["vectors"]})
+    items = replace(items, vectors={name: _vectors(arrays, name, len(items)) for name in config.get("vectors", ())})
 
     def part(prefix: str) -> dict[str, torch.Tensor]:
         return {n.removeprefix(prefix): torch.from_numpy(v) for n, v in arrays.items() if n.startswith(prefix)}
