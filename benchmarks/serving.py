@@ -73,7 +73,15 @@ class Connection:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, request: bytes) -> int:
-        """Send a whole request, read a whole answer, return its status; 0 where the connection broke."""
+        """Send a whole request, read a whole answer, return its status; 0 where the connection broke.
+
+        One that the service closed while it lay idle is opened again, as every client does.
+        """
+        idle = self._streams is not None
+        status = await self._once(request)
+        return await self._once(request) if idle and status == 0 else status
+
+    async def _once(self, request: bytes) -> int:
         try:
             if self._streams is None:
                 self._streams = await asyncio.open_connection(self._host, self._port)

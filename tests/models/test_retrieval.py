@@ -12,4 +12,6 @@ from models.retrieval import first_of, ordered, strongest
 @given(st.lists(st.tuples(st.sampled_from([-1.0, 0.0, 0.5, 1.0, 2.0]), st.booleans())), st.integers(1, 5))
 def test_the_first_of_an_order_are_the_strongest(items: list[tuple[float, bool]], n: int) -> None:
     score_I, open_I = np.array([one for one, _ in items]), np.array([one for _, one in items], dtype=bool)
-    assert first_of(ordered(score_I), n, open_I).tolist() == strongest(score_I, n, open_I).tolist()
+    found = first_of(ordered(score_I), n, open_I).tolist()
+    assert found == sorted(np.flatnonzero(open_I & (score_I > 0)), key=lambda at: (-score_I[at], at))[:n]
+    assert score_I[found].tolist() == score_I[strongest(score_I, n, open_I)].tolist()
