@@ -25,6 +25,7 @@ from models.training import Curves, LoopParams, Progress, fit, quiet
 Floats32 = npt.NDArray[np.float32]
 
 CLIP = 5.0  # standard deviations
+CHUNK = 256  # lists whose mean and scale are read at a time
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,18 @@ class RankerNet(nn.Module):
 
     def measure(self, lists: Lists) -> None:
         """Read mean and scale from the real places of the training lists."""
-        rows = lists.x_NKF[lists.real_NK]
-        mean_F, std_F = rows.mean(axis=0, dtype=np.float64), rows.std(axis=0, dtype=np.float64)
+        # In chunks: at once, numpy would hold three copies of the lists, two of them in double precision.
+        chunks = [slice(at, at + CHUNK) for at in range(0, len(lists), CHUNK)]
+        real = max(int(lists.real_NK.sum()), 1)
+
+        def mean(of: Callable[[Floats32], npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+            total_F = np.zeros(lists.x_NKF.shape[2])
+            for chunk in chunks:
+                total_F += of(lists.x_NKF[chunk][lists.real_NK[chunk]]).sum(axis=0)
+            return total_F / real
+
+        mean_F = mean(lambda x_RF: x_RF.astype(np.float64))
+        std_F = np.sqrt(mean(lambda x_RF: (x_RF.astype(np.float64) - mean_F) ** 2))
         self.mean_F.copy_(torch.from_numpy(mean_F.astype(np.float32)))
         scale_F = np.where(std_F > 1e-5, 1.0 / np.maximum(std_F, 1e-5), 0.0)
         self.scale_F.copy_(torch.from_numpy(scale_F.astype(np.float32)))
