@@ -55,6 +55,11 @@ class Knowledge:
         }
 
     @cached_property
+    def season_I(self) -> Floats:
+        """(I,) what a relation counts for in candidates: little of an item that is out of season."""
+        return np.asarray(np.sqrt(self.statistics.values["popularity_14d"] + 0.05), dtype=np.float64)
+
+    @cached_property
     def popular_order(self) -> Ints:
         """All items by recent popularity, best first."""
         return ordered(self.statistics.values["popularity_14d"] + 1e-9)
@@ -200,8 +205,7 @@ def candidates(
     also: Mapping[str, Ints] | None = None,
 ) -> tuple[Ints, tuple[str, ...]]:
     """(C,) candidate items in ascending order and the source of each; `also` adds sources that know of other things."""
-    popular_I = knowledge.statistics.values["popularity_14d"]
-    season_I = np.sqrt(popular_I + 0.05)
+    season_I = knowledge.season_I
     sources = {"own": own_items(state, params.own, eligible_I)}
     for name in RELATIONS:
         sources[name] = strongest(reading.relation_I[name] * season_I, params.relation, eligible_I)

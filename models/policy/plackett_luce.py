@@ -81,5 +81,7 @@ def utilities(score_C: FloatArray) -> FloatArray:
     span = high / 2 - low / 2  # halves: the difference of two huge scores would overflow
     if span <= 0:
         return np.where(score_C == np.inf, 1.0, np.where(finite_C, 0.5, 0.0))
-    scaled_C = np.clip((np.nan_to_num(score_C, nan=low, posinf=high, neginf=low) / 2 - low / 2) / span, 0.0, 1.0)
+    if not finite_C.all():
+        score_C = np.nan_to_num(score_C, nan=low, posinf=high, neginf=low)
+    scaled_C = np.clip((score_C / 2 - low / 2) / span, 0.0, 1.0)
     return np.asarray(scaled_C, dtype=np.float64)
