@@ -83,6 +83,7 @@ class LiveCounts:
         self._visits: Floats = np.zeros(64)  # inflated: sessions that touched the item
         self._clicks: Floats = np.zeros(64)
         self._expected: Floats = np.zeros(64)
+        self._shown: Floats = np.zeros(64)  # as `_expected`, with what the model has learned from already
         self.rows: list[dict[int, float]] = []
         self._people: OrderedDict[str, _Person] = OrderedDict()
         self._sessions: OrderedDict[str, list[int]] = OrderedDict()
@@ -123,8 +124,8 @@ class LiveCounts:
         more = self._visits.size
         self._sums = np.concatenate([self._sums, np.zeros((len(SERIES), more))], axis=1)
         self.last_us = np.concatenate([self.last_us, np.zeros(more, dtype=np.int64)])
-        self._visits, self._clicks, self._expected = (
-            np.concatenate([old, np.zeros(more)]) for old in (self._visits, self._clicks, self._expected)
+        self._visits, self._clicks, self._expected, self._shown = (
+            np.concatenate([old, np.zeros(more)]) for old in (self._visits, self._clicks, self._expected, self._shown)
         )
 
     def _move_clock(self, times: Sequence[int]) -> None:
@@ -140,8 +141,8 @@ class LiveCounts:
         """Bring every inflated weight down to the present and start the days anew."""
         down = np.exp2(-self.days / self.params.half_life_days)
         self._sums *= np.array([np.exp2(-self.days / half) for _, half in SERIES])[:, None]
-        self._visits, self._clicks, self._expected = (
-            one * down for one in (self._visits, self._clicks, self._expected)
+        self._visits, self._clicks, self._expected, self._shown = (
+            one * down for one in (self._visits, self._clicks, self._expected, self._shown)
         )
         self.rows = [{other: w * down for other, w in row.items() if w * down > 1e-3} for row in self.rows]
         self._modules = {name: [value * down for value in pair] for name, pair in self._modules.items()}
@@ -191,8 +192,13 @@ class LiveCounts:
 
     # ------------------------------------------------------------ clicks on pages
 
-    def click(self, items: Sequence[str], modules: Sequence[str], slot: int, person: str) -> bool:
-        """A click on a slot (from 0) of a page of ours; False where it counts no more (bounded by person and day)."""
+    def click(
+        self, items: Sequence[str], modules: Sequence[str], slot: int, person: str, learned: bool = False
+    ) -> bool:
+        """A click on a slot (from 0) of a page of ours; False where it counts no more (bounded by person and day).
+
+        What the model has `learned` from already says nothing new of what an item earns.
+        """
         code = self.code(items[slot])
         if self._bounded(f"click\0{person}", code, 1.0) <= 0:
             return False
@@ -200,9 +206,10 @@ class LiveCounts:
         share_S = attention(len(items)) * weight
         codes = [self.code(item) for item in items]  # first, since a new item may replace the arrays
         for shown, module, share in zip(codes, modules, share_S.tolist(), strict=True):
-            self._expected[shown] += share
+            self._shown[shown] += share
+            self._expected[shown] += 0.0 if learned else share
             self._modules.setdefault(module, [0.0, 0.0])[1] += share
-        self._clicks[code] += weight
+        self._clicks[code] += 0.0 if learned else weight
         self._modules[modules[slot]][0] += weight
         return True
 
@@ -220,6 +227,11 @@ class LiveCounts:
         """(J,) clicks and (J,) the clicks that the places would have got anyway, as of now."""
         down, size = self._now(self.params.half_life_days), len(self.codes)
         return self._clicks[:size] * down, self._expected[:size] * down
+
+    def shown(self) -> Floats:
+        """(J,) clicks that an item's places would have got anyway, the model's own examples among them."""
+        result: Floats = self._shown[: len(self.codes)] * self._now(self.params.half_life_days)
+        return result
 
     def modules(self) -> dict[str, float]:
         """Module -> posterior mean of its clicks over what its places would have got anyway (1 is average)."""

@@ -111,7 +111,7 @@ class Learned:
         weights_F[DOUBT_F] = choices.prior_F[:-1][DOUBT_F] * weights_F[MODEL_F]
         clicks_J, expected_J = (values[:size] for values in counts.earned())
         prior_clicks = counts.params.click_prior
-        expected_I = on_items(expected_J, item_J, len(items))
+        expected_I = on_items(counts.shown()[:size], item_J, len(items))
         return cls(
             counts,
             weights_F,

@@ -45,6 +45,7 @@ class Basis:
     exported_seq: int
     unlearned: tuple[tuple[int, int], ...]
     erasures: int
+    knows_clicks: bool = False  # the model learned from the clicks on pages up to its last day
 
 
 class Learning:
@@ -90,11 +91,12 @@ class Learning:
                 if seq > basis.exported_seq or at > basis.trained_until_us
             ]
         )
-        for _, item, kind, _, user, session, _, request_id in taken:
+        for seq, item, kind, at, user, session, _, request_id in taken:
             if request_id is not None and TYPE_CODE[kind] in WEIGHT:
-                self._click(log, request_id, item, WEIGHT[TYPE_CODE[kind]], user or f"\0{session}")
+                learned = basis.knows_clicks and seq <= basis.exported_seq and at <= basis.trained_until_us
+                self._click(log, request_id, item, WEIGHT[TYPE_CODE[kind]], user or f"\0{session}", learned)
 
-    def _click(self, log: EventLog, request_id: str, item: str, weight: float, person: str) -> None:
+    def _click(self, log: EventLog, request_id: str, item: str, weight: float, person: str, learned: bool) -> None:
         known = self._pages.get(request_id) or self._find(log, request_id)
         if known is None or item not in known[1]:
             return
@@ -102,7 +104,7 @@ class Learning:
         slot = places[item]
         if page.clicked_S[slot] == 0:
             ids, modules = [s[2] for s in slate["slots"]], [s[0] for s in slate["slots"]]
-            if not self.counts.click(ids, modules, slot, person):
+            if not self.counts.click(ids, modules, slot, person, learned):
                 return
         page.clicked_S[slot] = max(float(page.clicked_S[slot]), weight)
 

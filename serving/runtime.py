@@ -231,7 +231,7 @@ class Runtime:
         done = self.log.store.read("SELECT COUNT(*) FROM erasures WHERE user_id IS NULL")[0][0]
         self.learning.stand_on(
             Basis(tuple(prior(held.base)), held.base.trained_until_us if held.ranks else 0, self.online.exported_seq,
-                  unlearned(self.log), done),
+                  unlearned(self.log), done, "appeal" in held.base.knowledge.statistics.values),
             self.log,
         )  # fmt: skip
 
