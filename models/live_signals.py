@@ -33,26 +33,27 @@ Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-# name -> (weight without a model that knows visits, weight beside one)
-SIGNALS: Mapping[str, tuple[float, float]] = {
-    "model": (1.0, 1.0),
-    "visit_category": (1.6, 0.3),
-    "visit_top_category": (0.6, 0.1),
-    "visit_brand": (0.5, 0.1),
-    "visit_content": (0.6, 0.1),
-    "visit_neighbours": (0.8, 0.3),
-    "category": (0.8, 0.1),
-    "brand": (0.4, 0.1),
-    "content": (0.4, 0.0),
-    "neighbours": (0.6, 0.2),
-    "popular": (0.25, 0.05),
-    "rate": (0.8, 0.3),
-    "new": (0.6, 0.2),
-    "untried": (0.2, 0.05),
-    "doubt": (0.0, 0.3),
-    "touched_in_visit": (-0.4, 0.0),
-    "bought": (0.2, 0.0),
-    "price": (0.0, 0.0),
+# name -> (weight without a model that knows visits, beside one, beside one that learned from pages and their clicks)
+SIGNALS: Mapping[str, tuple[float, float, float]] = {
+    "model": (1.0, 1.0, 1.0),
+    "visit_category": (1.6, 0.3, 0.0),
+    "visit_top_category": (0.6, 0.1, 0.0),
+    "visit_brand": (0.5, 0.1, 0.0),
+    "visit_content": (0.6, 0.1, 0.0),
+    "visit_neighbours": (0.8, 0.3, 0.1),
+    "category": (0.8, 0.1, 0.0),
+    "brand": (0.4, 0.1, 0.0),
+    "content": (0.4, 0.0, 0.0),
+    "neighbours": (0.6, 0.2, 0.1),
+    "popular": (0.25, 0.05, 0.0),
+    "rate": (0.8, 0.5, 0.3),
+    "new": (0.6, 0.5, 0.2),
+    "untried": (0.2, 0.05, 0.05),
+    "doubt": (0.0, 0.0, 0.3),
+    "touched_in_visit": (-0.4, 0.0, -0.6),
+    "bought": (0.2, 0.0, 0.0),
+    "passed_in_visit": (-0.3, -0.3, -0.3),
+    "price": (0.0, 0.0, 0.0),
 }
 NAMES = tuple(SIGNALS)
 BONUS_F = np.array(
@@ -77,7 +78,13 @@ def prior(model: HomepageModel) -> list[float]:
     names = feature_names(model.knowledge)
     scale_F = model.ranker.scale_F
     knows_visits = len(scale_F) == len(names) and bool(scale_F[names.index("acted_in_session")] > 0)
-    return [weights[knows_visits] for weights in SIGNALS.values()]
+    column = 2 if knows_clicks(model) else int(knows_visits)
+    return [weights[column] for weights in SIGNALS.values()]
+
+
+def knows_clicks(model: HomepageModel) -> bool:
+    """Whether the model learned from pages and what was clicked on them."""
+    return "appeal" in model.knowledge.statistics.values
 
 
 @dataclass(frozen=True)
@@ -200,12 +207,20 @@ def signals(
     index_C: Ints,
     model_C: Floats,
     doubt_I: Floats | None = None,
+    passed: Ints | None = None,
 ) -> Floats:
-    """(C, F) in the order of NAMES; `near_I` are the live neighbours of the history, `doubt_I` the model's doubts."""
+    """(C, F) in the order of NAMES; `near_I` are the live neighbours of the history, `doubt_I` the model's doubts.
+
+    `passed` are items that this visit was shown already: what was passed over once is passed over again.
+    """
     items = learned.items
     visit_I = near_I if state.session_P.all() else learned.neighbours(state, True)
     touched_I, bought_I = np.zeros(len(items)), np.zeros(len(items))
     touched_I[state.item_P[state.session_P]] = 1.0
+    passed_I = np.zeros(len(items))
+    if passed is not None:
+        passed_I[passed] = 1.0
+    passed_I[touched_I > 0] = 0.0
     bought_I[state.item_P[state.type_P == PURCHASE]] = 1.0
     share_I = reading.share_I
     columns = {
@@ -226,6 +241,7 @@ def signals(
         "doubt": np.zeros(index_C.size) if doubt_I is None else (doubt_I * learned.draw_I)[index_C],
         "touched_in_visit": touched_I[index_C],
         "bought": bought_I[index_C],
+        "passed_in_visit": passed_I[index_C],
         "price": 2.0 * np.log1p(np.nan_to_num(items.price_I[index_C])),
     }
     return np.nan_to_num(np.stack([columns[name] for name in NAMES], axis=1), posinf=50.0, neginf=-50.0)

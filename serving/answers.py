@@ -88,7 +88,9 @@ def _homepage(
     runtime: Runtime, who: Visitor, request: HomepageRequest, now_us: int, told: list[Any], **marks: bool
 ) -> Json:
     now, state = who.now, who.state
-    page = recommender.page(now, state, request.exclude, request.page_size, now_us, np.random.default_rng())
+    known = now.items.index if now.may_personalize(request.user_id) else {}
+    passed = runtime.live.passed(runtime.log, request.user_id, request.session_id, known)
+    page = recommender.page(now, state, request.exclude, request.page_size, now_us, np.random.default_rng(), passed)
     fallback = page.fallback or ("stale" if who.stale else None)
     ids = now.items.item_ids
     slots = [(s.module, s.position, ids[s.item], s.score, s.propensity, s.explored, False) for s in page.slots]

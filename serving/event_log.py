@@ -128,6 +128,13 @@ class EventLog:
             found.update((row[0], live_event(row)) for row in self.store.read(sql, (session_id,)))
         return [found[seq] for seq in sorted(found)][-limit:]
 
+    def shown(self, user_id: str | None, session_id: str, pages: int) -> list[str]:
+        """Items of the newest homepages of this visit that are logged."""
+        sql = """SELECT json_extract(slot.value, '$[2]') FROM (SELECT slate FROM slates WHERE session_id = ?
+          AND user_id IS ? ORDER BY served_us DESC LIMIT ?) AS page, json_each(page.slate, '$.slots') AS slot
+          WHERE json_extract(page.slate, '$.surface') = 'home'"""
+        return [row[0] for row in self.slates.read(sql, (session_id, user_id, pages))]
+
     def add_slate(
         self, request_id: str, served_us: int, user_id: str | None, session_id: str, slate: Any
     ) -> Future[Any]:

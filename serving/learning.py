@@ -28,6 +28,7 @@ TURN = 2000  # events read at once
 KEPT_EVENTS = 200_000  # counted again after a restart
 KEPT_PAGES = 2000  # pages whose later clicks are still joined
 UNLEARNED = "unlearned"  # the fact that lists what is not to be learned from: pairs of microseconds
+TRUST = (0.6, 0.15)  # how far clicks may move a weight (sd): of a model that learned from clicks hardly
 REST = 15.0  # rest after a hand-out, in multiples of what it took
 LEAST_REST_S, FIT_S = 0.4, 2.0
 WEIGHT = {TYPE_CODE["view"]: 1.0, TYPE_CODE["click"]: 1.0, TYPE_CODE["add_to_cart"]: 1.5, TYPE_CODE["purchase"]: 2.0}
@@ -64,7 +65,7 @@ class Learning:
         if basis == self.basis:
             return
         self.basis = basis
-        self.counts, self.choices = LiveCounts(self.params), Choices(basis.prior_F)
+        self.counts, self.choices = LiveCounts(self.params), Choices(basis.prior_F, TRUST[basis.knows_clicks])
         newest = log.store.read("SELECT COALESCE(MAX(seq), 0) FROM events")[0][0]
         self.seq, self.caught_up = max(0, newest - KEPT_EVENTS), False
         self._pages.clear()

@@ -31,6 +31,7 @@ NEAR = 60  # neighbours of a viewed item, and popular items, that a module may h
 KEPT_NEAR = 20_000  # items whose neighbours a snapshot remembers
 MAX_TITLE = 60
 EVERY = 1_000_000  # the model's own order is one signal of several: nothing is cut by it
+NONE = np.empty(0, dtype=np.int64)
 NO_SIGNALS = np.empty((0, len(NAMES)))
 REASONS = {
     "buy_again": "You bought this before",
@@ -80,13 +81,15 @@ def eligible(snapshot: Snapshot, exclude: Sequence[str], state: UserState, now_u
     return eligible_I
 
 
-def score(snapshot: Snapshot, state: UserState, found: Ranking, near_I: FloatArray) -> tuple[FloatArray, FloatArray]:
+def score(
+    snapshot: Snapshot, state: UserState, found: Ranking, near_I: FloatArray, passed: IntArray = NONE
+) -> tuple[FloatArray, FloatArray]:
     """(C,) final scores of what the model ranked, and (C, F) the signals that they weigh."""
     assert found.reading is not None  # noqa: S101 - the model reads for every ranking that has items
     new_I = snapshot.items.listed_at_I > snapshot.new_after_us
     model_C = np.asarray(found.score_C, dtype=np.float64)
     doubt_I = snapshot.model.knowledge.statistics.values.get("appeal_doubt")
-    signal_CF = signals(snapshot.learned, state, found.reading, near_I, new_I, found.index_C, model_C, doubt_I)
+    signal_CF = signals(snapshot.learned, state, found.reading, near_I, new_I, found.index_C, model_C, doubt_I, passed)
     return signal_CF @ snapshot.learned.weights_F, signal_CF
 
 
@@ -98,25 +101,29 @@ def score_items(snapshot: Snapshot, state: UserState, index_C: IntArray, now_us:
     return score(snapshot, state, ranked, snapshot.learned.neighbours(state, False))[0], ranked
 
 
-def _rank(snapshot: Snapshot, state: UserState, open_I: BoolArray, now_us: int, n: int) -> Candidates:
+def _rank(
+    snapshot: Snapshot, state: UserState, open_I: BoolArray, now_us: int, n: int, passed: IntArray = NONE
+) -> Candidates:
     """The best n of all sources by the final score."""
     model, new_I = snapshot.model, snapshot.items.listed_at_I > snapshot.new_after_us
     if not open_I.any():
         return Candidates(np.empty(0, dtype=np.int64), np.empty(0), [], NO_SIGNALS, None)
     near_I = snapshot.learned.neighbours(state, False)
     found = model.rank(state, model.as_of(now_us), open_I, EVERY, sources(snapshot.learned, near_I, open_I, new_I))
-    score_C, signal_CF = score(snapshot, state, found, near_I)
+    score_C, signal_CF = score(snapshot, state, found, near_I, passed)
     best = np.argsort(-score_C, kind="stable")[:n]
     source_C = [found.source_C[at] for at in best.tolist()]
     return Candidates(found.index_C[best], score_C[best], source_C, signal_CF[best], None)
 
 
-def candidates(snapshot: Snapshot, state: UserState, eligible_I: BoolArray, now_us: int, least: int) -> Candidates:
+def candidates(
+    snapshot: Snapshot, state: UserState, eligible_I: BoolArray, now_us: int, least: int, passed: IntArray = NONE
+) -> Candidates:
     """The ranking, filled up to `least` with popular items; popularity alone where the model fails."""
     open_I = eligible_I & ~snapshot.composer.rules.excluded_I
     failed, size = False, max(snapshot.params.candidates, least)
     try:
-        found = _rank(snapshot, state, open_I, now_us, size)
+        found = _rank(snapshot, state, open_I, now_us, size, passed)
     except Exception as error:  # the page must come; the fault is logged and counted as a fallback
         logger.exception("ranking failed: %s", type(error).__name__, exc_info=error)
         found, failed = Candidates(np.empty(0, dtype=np.int64), np.empty(0), [], NO_SIGNALS, None), True
@@ -216,10 +223,14 @@ def page(
     page_size: int,
     now_us: int,
     rng: np.random.Generator,
+    passed: IntArray = NONE,
 ) -> Page:
-    """The page for one request; exactly page_size slots unless fewer items are eligible."""
+    """The page for one request; exactly page_size slots unless fewer items are eligible.
+
+    `passed` are items that this visit was shown already.
+    """
     eligible_I = eligible(snapshot, exclude, state, now_us)
-    found = candidates(snapshot, state, eligible_I, now_us, page_size + len(snapshot.rules.pin))
+    found = candidates(snapshot, state, eligible_I, now_us, page_size + len(snapshot.rules.pin), passed)
     pools = modules(snapshot, found, state, now_us, page_size)
     filler = _subset(found, np.ones(found.index_C.size, dtype=np.bool_), FILLER, "More to discover", page_size)
     slots, hits = snapshot.composer.compose(pools, filler, eligible_I, page_size, rng)

@@ -18,7 +18,7 @@ from pathlib import Path
 from features.errors import HomerankerError, StoreError, UsageError
 from models.history import UserState
 from models.homepage import HomepageModel
-from models.live_signals import prior
+from models.live_signals import knows_clicks, prior
 from models.rules import Rules, load_rules
 from serving import catalogue, champion, erasure, metrics, snapshot
 from serving.contract import now_us
@@ -231,7 +231,7 @@ class Runtime:
         done = self.log.store.read("SELECT COUNT(*) FROM erasures WHERE user_id IS NULL")[0][0]
         self.learning.stand_on(
             Basis(tuple(prior(held.base)), held.base.trained_until_us if held.ranks else 0, self.online.exported_seq,
-                  unlearned(self.log), done, "appeal" in held.base.knowledge.statistics.values),
+                  unlearned(self.log), done, knows_clicks(held.base)),
             self.log,
         )  # fmt: skip
 

@@ -12,9 +12,11 @@ import json
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -25,6 +27,7 @@ from serving.event_log import EventLog, LiveEvent
 
 KEEP_S = 7 * 86_400
 TIMEOUT_S = 0.05
+SEEN_PAGES = 3  # newest pages of a visit whose items count as seen
 REST_S = 2.0  # how long a failing Redis is left alone
 
 logger = logging.getLogger("homeranker.session")
@@ -119,6 +122,18 @@ class LiveState:
                 logger.warning("%s", error)
                 stale = True
         return found, stale
+
+    def passed(
+        self, log: EventLog | None, user_id: str | None, session_id: str, index: Mapping[str, int]
+    ) -> npt.NDArray[np.int64]:
+        """(N,) items that the last pages of this visit showed already; none where that cannot be read."""
+        ids: list[str] = []
+        if log is not None:
+            try:
+                ids = log.shown(user_id, session_id, SEEN_PAGES)
+            except StoreError as error:
+                logger.warning("shown pages cannot be read: %s", error)
+        return np.array(sorted({index[item] for item in ids if item in index}), dtype=np.int64)
 
     def add(self, rows: Sequence[EventRow], received_us: int) -> None:
         """Tell other machines; the log already holds the events, so a failure costs freshness only."""

@@ -145,3 +145,15 @@ def test_it_survives_a_restart_and_can_be_rolled_back(shop: ColdShop, tmp_path: 
         shop.until(lambda: "i100" not in shop.runtime.learning.counts.codes)
     finally:
         again.stop()
+
+
+def test_what_a_visit_passed_over_makes_room(shop: ColdShop) -> None:
+    """A second page of the same visit shows less of the first than a page of another visit does."""
+    shop.learned()
+    log, again, others = shop.runtime.need_log(), [], []
+    for n in range(12):
+        first = set(shop.page(f"passing-{n}")[1])
+        shop.until(lambda n=n: bool(log.shown(None, f"passing-{n}", 1)))
+        again.append(len(first & set(shop.page(f"passing-{n}")[1])))
+        others.append(len(first & set(shop.page(f"other-{n}")[1])))
+    assert np.mean(again) < np.mean(others) - 1
