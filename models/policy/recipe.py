@@ -98,7 +98,8 @@ def learn_policy(
     seen = impressions(before, people, log, judged.items, sequence)
     off_F = np.array([name.startswith(SHOWN_MORE) for name in feature_names(judged.knowledge)])
     net, worth, curves = _fit(seen, off_F, params.value, checkpoints, progress)
-    model = _model(judged, net, worth, seen)
+    newest = _rows(seen, np.arange(len(seen.x_NKF)) >= _cut(seen))  # which the weights did not see
+    model = _model(judged, net, worth, newest)
     after = [page for page in pages if page.served_us >= cut_us]
     step = max(1, len(after) // params.gate_pages)
     proof, table, error = prove(model, after[::step], people, worth, params, sampling)
@@ -108,13 +109,17 @@ def learn_policy(
 def _fit(
     seen: Impressions, off_F: Bools, params: ValueParams, checkpoints: Path | None, progress: Progress
 ) -> tuple[PositionNet, Worth, Curves]:
-    cut = max(1, len(seen.x_NKF) * 9 // 10)
+    cut = _cut(seen)
     early = _rows(seen, np.arange(len(seen.x_NKF)) < cut)
     late = _rows(seen, np.arange(len(seen.x_NKF)) >= cut)
     net, curves = learn(
         early, params, off_F, validate=lambda one: held_out(one, late), checkpoints=checkpoints, progress=progress
     )
     return net, worth_of_clicks(seen, params), curves
+
+
+def _cut(seen: Impressions) -> int:
+    return max(1, len(seen.x_NKF) * 9 // 10)
 
 
 def _rows(seen: Impressions, keep_N: Bools) -> Impressions:
