@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
+from urllib.parse import unquote_to_bytes
 
 from pydantic import BaseModel
 from starlette.applications import Starlette
@@ -63,6 +64,15 @@ async def read_body(request: Request) -> Any:
             raise Problem(413, f"the body is over {MAX_BODY} bytes")
         chunks.append(chunk)
     return parse(b"".join(chunks))
+
+
+def url_id(request: Request, value: str, name: str) -> str:
+    """An id from the path or the query; Problem 422 where it is none, lone surrogates and broken UTF-8 included."""
+    try:
+        unquote_to_bytes(request.scope["raw_path"] + b"?" + request.scope["query_string"]).decode("utf-8")
+    except UnicodeDecodeError:
+        raise Problem(422, f"{name} is no valid id", [(f"/{name}", "is not UTF-8")]) from None
+    return check_id(value, name)
 
 
 class Api:
@@ -125,7 +135,7 @@ class Api:
         given = request.query_params.get("item_id")
         if given is None:
             raise Problem(422, "the query has invalid fields", [("/item_id", "Field required")])
-        item_id = check_id(given, "item_id")
+        item_id = url_id(request, given, "item_id")
         return as_json(
             await self.run(
                 answers.explain, request.path_params["request_id"], item_id, request.scope[CLOCK], waits=True
@@ -134,7 +144,7 @@ class Api:
 
     async def erase(self, request: Request) -> Response:
         """DELETE /v1/users/{user_id}."""
-        user_id = check_id(request.path_params["user_id"], "user_id")
+        user_id = url_id(request, request.path_params["user_id"], "user_id")
         return as_json(await self.run(answers.erase, user_id, request.scope[CLOCK], waits=True), 202)
 
     async def receipt(self, request: Request) -> Response:

@@ -80,7 +80,8 @@ class Runtime:
 
     def start(self) -> None:
         """Open the log, load and warm the model, then watch; a missing part is looked for again later."""
-        for task in (self._open_log, self._look_for_history, self._look_for_model, self._look_for_basis):
+        first = (self._open_log, self._look_for_history, self._look_for_model, self._look_for_basis, self._learn)
+        for task in first:  # what is learned last, so that the first page is weighed like all others
             self._attempt(task)
         self._thread.start()
 

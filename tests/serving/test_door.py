@@ -129,3 +129,9 @@ def test_broken_http_and_a_wrong_clock_are_problems_of_the_served_bento(service:
         assert problem_of(raw.recv(4096))[0] == 400
     for path in ("/", "/docs", "/static/shop.js", "/livez", "/v1/model", "/nothing"):
         assert client.get(path, headers={"Homeranker-Now": "yesterday"}).status_code == 400, path
+
+
+@pytest.mark.parametrize("path", ["users/%ED%A0%80", "users/%FF", "users/", "users/%00"])
+def test_an_id_in_a_path_that_is_no_text_is_a_422(client: httpx.Client, path: str) -> None:
+    refused = client.delete(f"/v1/{path}")
+    assert refused.status_code == 422 and refused.json()["errors"][0]["pointer"] == "/user_id"
