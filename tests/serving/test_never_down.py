@@ -104,7 +104,7 @@ def test_a_promoted_model_serves_without_restart_or_failure_and_a_corrupt_one_ne
 
     thread = threading.Thread(target=load)
     thread.start()
-    assert client.put("/v1/items", json={"items": [{"item_id": "put", "title": "Zebra mobile"}]}).status_code == 202
+    assert client.put("/v1/items", json={"items": [{"item_id": "i900", "title": "Zebra mobile"}]}).status_code == 202
     promote(home, other_model, second)
     assert until(lambda: client.get("/v1/model").json()["model_version"] == second, 30) < 30
     broken = tmp_path / "broken"
@@ -121,7 +121,7 @@ def test_a_promoted_model_serves_without_restart_or_failure_and_a_corrupt_one_ne
         time.sleep(4)
         assert client.get("/v1/model").json()["model_version"] == second
     found = client.post("/v1/search", json={"session_id": "s", "query": "zebra mobile"}).json()["results"]
-    assert [one["item_id"] for one in found] == ["put"]  # the catalogue is the shop's, whatever model serves
+    assert [one["item_id"] for one in found] == ["i900"]  # the catalogue is the shop's, whatever model serves
     promote(home, model_dir, first)
     took = until(lambda: client.get("/v1/model").json()["model_version"] == first, 10)
     end.set()
