@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
 
 Floats32 = npt.NDArray[np.float32]
 
@@ -44,6 +43,8 @@ def fit(score_R: npt.NDArray[np.floating], label_R: npt.NDArray[np.floating]) ->
         p = 1.0 / (1.0 + np.exp(-np.clip(z, -30, 30)))
         value = float((np.logaddexp(0.0, z) - label * z).mean())
         return value, np.array([((p - label) * score).mean(), (p - label).mean()])
+
+    from scipy.optimize import minimize  # a third of a second that a dozen stages would wait for
 
     found = minimize(loss, np.array([1.0, -3.0]), jac=True, method="L-BFGS-B", bounds=[(1e-3, 10.0), (-20.0, 20.0)])
     return Calibration(round(float(found.x[0]), 6), round(float(found.x[1]), 6), True)

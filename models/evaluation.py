@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import lightgbm
 import numpy as np
 import numpy.typing as npt
 
@@ -25,6 +25,9 @@ from models.metrics import METRICS, NO_ITEM, Lists, coverage, gini, ndcg
 from models.retrieval import strongest
 from models.signals import candidates, read
 from models.yardsticks import YARDSTICKS
+
+if TYPE_CHECKING:
+    import lightgbm
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

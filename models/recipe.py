@@ -18,9 +18,8 @@ import numpy as np
 
 from models import calibration, ranker, sequence
 from models.calibration import Calibration
-from models.evaluation import Floats, Ints, Slice, Top, calibration_rows, lists_of, values_of
+from models.evaluation import Floats, Ints, Slice, calibration_rows, lists_of, values_of
 from models.examples import ExampleParams, States, cuts_before, states_from_log, training_lists
-from models.history import UserState
 from models.homepage import HomepageModel
 from models.items import ItemTable
 from models.log import ActionLog
@@ -128,21 +127,21 @@ def try_fusion(
     knowledge = Knowledge.fit(log, items, cut_us)
     everything_I = np.ones(len(items), dtype=bool)
 
-    def top(weight: float) -> Top:
-        def fused(state: UserState, as_of_us: int) -> Ints:
-            counted_I = counting(state, knowledge, as_of_us)
-            counted_I = counted_I / max(float(counted_I.max()), 1e-9)
-            said_I = network.scores(state, len(items)).astype(np.float64)
-            spread = float(said_I.std()) or 1.0
-            score_I = counted_I + weight * np.maximum((said_I - said_I.mean()) / spread, 0.0)
-            return strongest(score_I, 300, everything_I)
+    found: dict[float, list[Ints]] = {weight: [] for weight in FUSION_WEIGHTS}
+    for state in held.states:  # one reading of a history serves every weight
+        counted_I = counting(state, knowledge, held.cut_us)
+        counted_I = counted_I / max(float(counted_I.max()), 1e-9)
+        said_I = network.scores(state, len(items)).astype(np.float64)
+        above_I = np.maximum((said_I - said_I.mean()) / (float(said_I.std()) or 1.0), 0.0)
+        for weight, lists in found.items():
+            lists.append(strongest(counted_I + weight * above_I, 300, everything_I))
 
-        return fused
+    def value(lists: list[Ints]) -> float:
+        following = iter(lists)
+        told = values_of(held, *lists_of(held, lambda _state, _at: next(following)))
+        return float(told["ndcg@10"].mean()) if held.users else 0.0
 
-    return {
-        weight: float(values_of(held, *lists_of(held, top(weight)))["ndcg@10"].mean()) if held.users else 0.0
-        for weight in FUSION_WEIGHTS
-    }
+    return {weight: value(lists) for weight, lists in found.items()}
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,17 @@ Shapes: I items, C candidates, F features.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import lightgbm
 import numpy as np
 import numpy.typing as npt
 
 from models.history import TYPE_WEIGHT, UserState
 from models.ranker import Lists
 from models.signals import Knowledge
+
+if TYPE_CHECKING:
+    import lightgbm
 
 Floats = npt.NDArray[np.float64]
 Scorer = Callable[[UserState, Knowledge, int], Floats]  # -> (I,) higher is better
@@ -71,6 +74,8 @@ YARDSTICKS: dict[str, Scorer] = {
 
 def fit_lightgbm(lists: Lists, threads: int, max_lists: int = 4000) -> lightgbm.Booster:
     """LambdaMART on the ranker's own features; deterministic."""
+    import lightgbm
+
     rows = np.arange(len(lists))[-max_lists:]
     real_NK = lists.real_NK[rows]
     data = lightgbm.Dataset(

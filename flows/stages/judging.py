@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightgbm
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -42,6 +41,8 @@ def _champion(cut_us: int) -> tuple[HomepageModel | None, dict[str, Any] | None,
 
 def evaluate() -> None:
     """Lists of the challenger, the yardsticks, the trees and the champion; values by user."""
+    import lightgbm
+
     load.fix_bytes()
     table = load.items()
     actions, times = load.log(table), load.times()

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from models.ope.betting import log_capital
 from models.ope.estimators import Floats
@@ -148,7 +148,7 @@ def _off_one(position_N: Ints, value_N: Floats, below_N: Bools | None = None) ->
     below_N = np.ones(value_N.size, np.bool_) if below_N is None else below_N
     places = np.unique(position_N)
     error = ERROR / (places.size + 1)
-    limit = float(norm.isf(error))
+    limit = float(-ndtri(error))
     for place in (0, *places.tolist()):
         here_N = np.ones(value_N.size, np.bool_) if place == 0 else position_N == place
         mean, z = _mean_and_z(value_N[here_N])
@@ -182,7 +182,7 @@ def _frequency(log: SlotLog) -> Fault | None:
     z = (total - pages) / np.sqrt(np.maximum(square - total**2 / pages, 1.0))
     z[(count < 20) | (pages < LEAST) | (total < 1.05 * pages)] = 0.0
     worst = int(z.argmax())
-    if z[worst] <= norm.isf(ERROR / cells.size):
+    if z[worst] <= -ndtri(ERROR / cells.size):
         return None
     item, position = log.item_ids[cells[worst] // width], int(cells[worst] % width)
     return Fault(
