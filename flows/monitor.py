@@ -56,7 +56,9 @@ def look(registry: Registry, days: float | None = None) -> dict[str, Any]:
         raise UsageError(f"--days {days}: must be above 0")
     now = datetime.now(UTC)
     events, slates = (logged(registry.home.root, table, now - span, now) for table in (Events.TABLE, Slates.TABLE))
-    mine = slates.filter(pa.array([one == champion["version"] for one in slates[Slates.MODEL_VERSION].to_pylist()]))
+    mine = slates.filter(
+        pa.array([one == champion["version"] for one in slates[Slates.MODEL_VERSION].to_pylist()], pa.bool_())
+    )
     run_dir = registry.run_dir(champion["run"])
     profile = ReferenceProfile.from_json(json.dumps(json.loads((run_dir / "validation.json").read_text())["profile"]))
     measures = [

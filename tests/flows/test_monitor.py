@@ -22,7 +22,9 @@ DAY_US = 86_400_000_000
 PROFILE = {"rows_by_day": {"2026-01-01": 4000}, "counts": {"platform": {"web": 3000, "ios": 1000}}, "nulls": {}}
 
 
-def shop(home: Path, *, ios: float = 0.25, told: float = 0.7, drop: bool = False, shift: float = 0.0) -> Registry:
+def shop(
+    home: Path, *, ios: float = 0.25, told: float = 0.7, drop: bool = False, shift: float = 0.0, pages: int = 1800
+) -> Registry:
     """Three days of a champion's pages: greed has a propensity of .7 in truth, `told` is what the log says."""
     rng, registry, log = np.random.default_rng(3), Registry(Home(home)), EventLog(home)
     place = home / "runs" / "r1"
@@ -34,7 +36,7 @@ def shop(home: Path, *, ios: float = 0.25, told: float = 0.7, drop: bool = False
     replace_json(home / "registry" / "champion", {"run": "r1", "version": "v1"})
     replace_json(home / "online" / WATERMARK, {"watermark": "2026-01-01T00:00:00+00:00"})
     now_us, rows = int(time.time() * 1e6), []
-    for number in range(1800):
+    for number in range(pages):
         day = number // 600
         at_us, request = now_us - (3 - day) * DAY_US + 40_000_000 * (number % 600) + 1, f"q{number}"
         slots = []
@@ -84,3 +86,8 @@ def test_an_empty_online_store_is_an_alarm_and_no_champion_is_an_error(tmp_path:
     assert look(registry)["alarms"] == ["no history is in the online store; homeranker promote fills it"]
     with pytest.raises(UsageError, match="there is no champion"):
         look(Registry(Home(tmp_path / "other")))
+
+
+def test_a_champion_that_nobody_has_met_yet_is_looked_at_without_an_error(tmp_path: Path) -> None:
+    told = look(shop(tmp_path, pages=0))
+    assert (told["events"], told["impressions"]) == (0, 0)
