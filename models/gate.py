@@ -23,6 +23,8 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 PASS, REFUSE, CANNOT_TELL = "pass", "refuse", "cannot tell"
+# Of a shop with impressions: what is clicked next follows what was shown, so next-visit lists cannot judge.
+PROOF_DECIDES = "told, not judged: the off-policy proof decides"
 
 
 @dataclass(frozen=True)
@@ -145,18 +147,16 @@ def judge(evidence: Evidence, params: GateParams) -> Verdict:
         checks.append(Check("champion can be scored", "yes", evidence.champion_note, CANNOT_TELL))
     checks += [_segment(evidence, name, mask_N, params) for name, mask_N in evidence.segments.items()]
     if evidence.proof is not None:
-        checks = [*(_told(check) for check in checks), _proof(evidence.proof)]
+        checks = [*(_told(check, PROOF_DECIDES) for check in checks), _proof(evidence.proof)]
     checks += _sanity(evidence, params)
     told = {check.verdict for check in checks}
     verdict = REFUSE if REFUSE in told else CANNOT_TELL if CANNOT_TELL in told else PASS
     return Verdict(verdict, "champion" if evidence.champion is not None else "bootstrap", tuple(checks))
 
 
-def _told(check: Check) -> Check:
-    """Of a shop with impressions: what is clicked next follows what was shown, so these lists are told, not judged."""
-    if check.verdict == PASS:
-        return check
-    return replace(check, limit="told, not judged: the off-policy proof decides", verdict=PASS)
+def _told(check: Check, limit: str) -> Check:
+    """A check that is told, not judged: where it did not hold, the limit says why that stops nothing."""
+    return check if check.verdict == PASS else replace(check, limit=limit, verdict=PASS)
 
 
 def _proof(proof: Mapping[str, Any]) -> Check:
@@ -216,8 +216,8 @@ def _age(evidence: Evidence, params: GateParams) -> Check:
     rule, age = "age of the newest event at the run's date", f"{evidence.data_age_days:.1f} days"
     limit = f"<= {params.max_data_age_days:g} days"
     check = Check(rule, limit, age, PASS if evidence.data_age_days <= params.max_data_age_days else REFUSE)
-    if check.verdict == REFUSE and evidence.champion is None:
-        return replace(check, limit=f"{limit}; told, not judged: there is no champion that is fresher", verdict=PASS)
+    if evidence.champion is None:
+        return _told(check, f"{limit}; told, not judged: there is no champion that is fresher")
     return check
 
 
