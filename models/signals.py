@@ -215,7 +215,7 @@ def candidates(
     sources["content"] = strongest(reading.content_I, params.content, eligible_I)
     sources["session_content"] = strongest(reading.content_session_I, params.content, eligible_I)
     for name, (history_I, _) in reading.like_I.items():
-        sources[name] = strongest(history_I, params.content, eligible_I)
+        sources[f"like:{name}"] = strongest(history_I, params.content, eligible_I)  # a modality may be called "own"
     category_I = reading.share_I["category_session"] * 4 + reading.share_I["category"]
     sources["category"] = strongest(category_I * (season_I + 0.1), params.category, eligible_I)
     sources["popular"] = first_of(knowledge.popular_order, params.popular, eligible_I)

@@ -21,7 +21,8 @@ from models.items import ItemRow, ItemTable
 from models.log import ActionLog
 from models.metrics import Lists, ndcg
 from models.ranker import RankerParams, train
-from models.signals import Knowledge
+from models.retrieval import RetrievalParams
+from models.signals import Knowledge, candidates, read
 from models.training import LoopParams
 from models.vectors import MOST, read_vectors
 from tests.models.test_taste import ITEMS, shop
@@ -139,3 +140,21 @@ def test_vectors_travel_with_the_model_and_a_new_item_comes_without(tmp_path: Pa
     longer = back.extend([ItemRow("new", "a title")], cut)
     assert longer.items.vectors["image"].shape == (len(table) + 1, LOOKS)
     assert (longer.items.vectors["image"][-1] == 0).all()
+
+
+def test_a_modality_may_have_the_name_of_a_source() -> None:
+    """Whatever a shop calls its vectors, they add candidates and take none away."""
+    events, items, look_I = shop_of_looks()
+    table = ItemTable.from_arrow(items)
+    log = ActionLog.from_arrow(events, table.index, len(table))
+    cut = (20_000 + CUT) * DAY
+    state = states_from_log(log)(cut, [0])[0]
+    blank = np.zeros((look_I.size, LOOKS), dtype=np.float32)
+    found = {}
+    for name in ("own", "other"):
+        knowledge = Knowledge.fit(log, replace(table, vectors={name: blank}), cut)
+        everything_I = np.ones(len(table), dtype=bool)
+        found[name] = candidates(state, read(state, knowledge, cut), knowledge, everything_I, RetrievalParams())
+    assert "own" in found["other"][1]
+    np.testing.assert_array_equal(found["own"][0], found["other"][0])
+    assert found["own"][1] == found["other"][1]
