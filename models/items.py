@@ -136,6 +136,16 @@ class ItemTable:
         return len(self.item_ids)
 
     @cached_property
+    def groups(self) -> dict[str, int]:
+        """How many codes each kind of group has."""
+        kinds = {
+            "category": self.category_codes_I,
+            "top_category": self.top_category_codes_I,
+            "brand": self.brand_codes_I,
+        }
+        return {name: int(code_I.max(initial=-1)) + 1 for name, code_I in kinds.items()}
+
+    @cached_property
     def category_codes_I(self) -> Ints:
         """(I,) code of the full category path, -1 where unknown."""
         return _codes(self.categories)

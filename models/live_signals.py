@@ -215,15 +215,11 @@ def signals(
     """
     items = learned.items
     visit_I = near_I if state.session_P.all() else learned.neighbours(state, True)
-    touched_I, bought_I = np.zeros(len(items)), np.zeros(len(items))
-    touched_I[state.item_P[state.session_P]] = 1.0
-    passed_I = np.zeros(len(items))
-    if passed is not None:
-        passed_I[passed] = 1.0
-    passed_I[touched_I > 0] = 0.0
-    bought_I[state.item_P[state.type_P == PURCHASE]] = 1.0
+    touched_I = _marked(items, state.item_P[state.session_P])
+    bought_I = _marked(items, state.item_P[state.type_P == PURCHASE])
+    passed_I = np.zeros(len(items), dtype=np.bool_) if passed is None else _marked(items, passed) & ~touched_I
     share_I = reading.share_I
-    columns = {
+    columns: dict[str, npt.NDArray[np.float64 | np.float32 | np.bool_]] = {
         "model": model_C,
         "visit_category": share_I["category_session"][index_C],
         "visit_top_category": share_I["top_category_session"][index_C],
@@ -236,15 +232,21 @@ def signals(
         "neighbours": _relative(near_I, index_C),
         "popular": learned.popular_I[index_C],
         "rate": learned.rate_I[index_C],
-        "new": (learned.chance_I * new_I)[index_C],
+        "new": learned.chance_I[index_C] * new_I[index_C],
         "untried": learned.untried_I[index_C],
-        "doubt": np.zeros(index_C.size) if doubt_I is None else (doubt_I * learned.draw_I)[index_C],
+        "doubt": np.zeros(index_C.size) if doubt_I is None else doubt_I[index_C] * learned.draw_I[index_C],
         "touched_in_visit": touched_I[index_C],
         "bought": bought_I[index_C],
         "passed_in_visit": passed_I[index_C],
         "price": 2.0 * np.log1p(np.nan_to_num(items.price_I[index_C])),
     }
     return np.nan_to_num(np.stack([columns[name] for name in NAMES], axis=1), posinf=50.0, neginf=-50.0)
+
+
+def _marked(items: ItemTable, some: Ints) -> Bools:
+    result = np.zeros(len(items), dtype=np.bool_)
+    result[some] = True
+    return result
 
 
 def _relative(score_I: Floats, index_C: Ints) -> Floats:

@@ -113,15 +113,16 @@ class Composer:
             return
         index_P, score_P = pool.index_P[free_P], np.asarray(pool.score_P, dtype=np.float64)[free_P]
         keep = 2 * size + 20  # what is drawn from; the rest only where rules leave nothing
-        near = _Part(pool, index_P[:keep], score_P[:keep], self)
-        whole = _Part(pool, index_P, score_P, self) if index_P.size > keep else near
+        near, whole = _Part(pool, index_P[:keep], score_P[:keep], self), None
         for _ in range(size):
             position = len(draft.slots) + 1
             if position in draft.pins:
                 self._put(draft, pool, draft.pins[position], 1.0, 1.0, False)
                 draft.hits["pin"] += 1
-            elif not self._draw(draft, near, False, rng) and not self._draw(draft, whole, last, rng):
-                return
+            elif not self._draw(draft, near, False, rng):
+                whole = whole or _Part(pool, index_P, score_P, self)
+                if not self._draw(draft, whole, last, rng):
+                    return
 
     def _draw(self, draft: _Draft, part: _Part, last: bool, rng: np.random.Generator) -> bool:
         """Draw one slot from the part; False where the rules leave nothing of it."""

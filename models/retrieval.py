@@ -37,17 +37,23 @@ class RetrievalParams:
     new: int = 20
 
 
-def strongest(score_I: Scores, n: int, eligible_I: Bools) -> Ints:
-    """The n eligible items with the largest positive score, best first, ties to the lower index."""
+def strongest(score_I: Scores, n: int, eligible_I: Bools, times_I: Scores | None = None) -> Ints:
+    """The n eligible items with the largest positive score, best first, ties to the lower index.
+
+    `times_I` (positive) is multiplied in where a score is positive: relations name a few items of many.
+    """
     live = np.flatnonzero((score_I > 0) & eligible_I)
+    value = score_I[live] if times_I is None else score_I[live] * times_I[live]
     if live.size > MANY:  # a sample says below which score nearly all of them are out
-        value, place = score_I[live], -(-3 * n // SAMPLED)
+        place = -(-3 * n // SAMPLED)
         sample = value[::SAMPLED]
-        enough = value >= np.partition(sample, -place)[-place] if place <= sample.size else np.zeros(0)
-        live = live[enough] if np.count_nonzero(enough) >= n else live
+        enough = value >= np.partition(sample, -place)[-place] if place <= sample.size else np.zeros(0, dtype=np.bool_)
+        if np.count_nonzero(enough) >= n:
+            live, value = live[enough], value[enough]
     if live.size > n:
-        live = live[np.argpartition(-score_I[live], n - 1)[:n]]
-    result: Ints = live[np.lexsort((live, -score_I[live]))]
+        top = np.argpartition(-value, n - 1)[:n]
+        live, value = live[top], value[top]
+    result: Ints = live[np.lexsort((live, -value))]
     return result
 
 

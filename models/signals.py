@@ -8,7 +8,7 @@ Shapes: I items, C candidates, P history pairs, E content dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -116,16 +116,28 @@ class Knowledge:
 
 
 @dataclass(frozen=True)
+class Share:
+    """How much of a history lies in the group of each item: read as `share[index_C]`, 0 where an item has no group."""
+
+    code_I: Ints
+    share_G: Floats  # by code; the last stands for "no group" (code -1)
+
+    def __getitem__(self, index_C: Ints) -> Floats:
+        """(C,) for these items."""
+        return self.share_G[self.code_I[index_C]]
+
+
+@dataclass(frozen=True)
 class Reading:
     """What one history says of every item, computed once a request."""
 
     relation_I: dict[str, Floats]
     session_I: dict[str, Floats]
     sequence_I: Floats32 | None
-    content_I: Floats
-    content_session_I: Floats
-    like_I: dict[str, tuple[Floats, Floats]]  # modality -> likeness to the history, to the running session
-    share_I: dict[str, Floats]
+    content_I: Floats32
+    content_session_I: Floats32
+    like_I: dict[str, list[Floats32]]  # modality -> likeness to the history, to the running session
+    share_I: dict[str, Share]
 
 
 def last_session(state: UserState) -> Bools:
@@ -151,48 +163,49 @@ def read(state: UserState, knowledge: Knowledge, as_of_us: int) -> Reading:
         name: counting.relations[name].scores(session_items, ones, n_items) if ones.size else np.zeros(n_items)
         for name in SESSION_RELATIONS
     }
+    spans = (weight_P, now_P.astype(np.float64))
+    content_I, content_session_I = _likenesses(knowledge.content_IE, state.item_P, spans)
     return Reading(
         relation_I,
         session_I,
         knowledge.sequence.scores(state, n_items) if knowledge.sequence is not None else None,
-        _likeness(knowledge.content_IE, state.item_P, weight_P),
-        _likeness(knowledge.content_IE, session_items, ones),
-        {
-            name: (_likeness(vector_IE, state.item_P, weight_P), _likeness(vector_IE, session_items, ones))
-            for name, vector_IE in knowledge.items.vectors.items()
-        },
+        content_I,
+        content_session_I,
+        {name: _likenesses(vector_IE, state.item_P, spans) for name, vector_IE in knowledge.items.vectors.items()},
         _shares(knowledge.items, state, weight_P),
     )
 
 
-def _likeness(vector_IE: Floats32, item_P: Ints, weight_P: Floats) -> Floats:
-    """(I,) cosine of each item with the weighted mean of the history."""
-    mean_E = weight_P @ vector_IE[item_P] if item_P.size else np.zeros(vector_IE.shape[1])
-    norm = float(np.linalg.norm(mean_E))
-    if norm < 1e-9:
-        return np.zeros(vector_IE.shape[0])
-    return (vector_IE @ (mean_E / norm).astype(np.float32)).astype(np.float64)
+def _likenesses(vector_IE: Floats32, item_P: Ints, weights: Sequence[Floats]) -> list[Floats32]:
+    """For each weighting of the history, (I,) cosine of each item with the history's weighted mean."""
+    means_WE = np.stack([weight_P @ vector_IE[item_P] for weight_P in weights])
+    norm_W = np.linalg.norm(means_WE, axis=1)
+    some_W = np.flatnonzero(norm_W >= 1e-9)
+    # Together, because at 100,000 items reading the vectors is what it costs.
+    found_IW = vector_IE @ (means_WE[some_W] / norm_W[some_W, None]).astype(np.float32).T
+    nothing_I = np.zeros(len(vector_IE), dtype=np.float32)
+    told = {int(w): np.ascontiguousarray(found_IW[:, at]) for at, w in enumerate(some_W)}
+    return [told.get(w, nothing_I) for w in range(len(weights))]
 
 
-def _shares(items: ItemTable, state: UserState, weight_P: Floats) -> dict[str, Floats]:
-    """Share of the history (and of the running session) that lies in each item's category, top category and brand."""
+def _shares(items: ItemTable, state: UserState, weight_P: Floats) -> dict[str, Share]:
+    """Share of the history (and of the running session) in each category, top category and brand."""
     session = state.session_P.astype(np.float64)
     kinds = {
         "category": items.category_codes_I,
         "top_category": items.top_category_codes_I,
         "brand": items.brand_codes_I,
     }
-    shares: dict[str, Floats] = {}
+    shares: dict[str, Share] = {}
     for name, code_I in kinds.items():
+        codes = code_I[state.item_P]
+        known = codes >= 0
         for suffix, weight in (("", weight_P), ("_session", session)):
-            codes = code_I[state.item_P]
-            known = codes >= 0
+            share_G = np.zeros(items.groups[name] + 1)
             total = float(weight.sum())
-            if total <= 0 or not known.any():
-                shares[name + suffix] = np.zeros(len(items))
-                continue
-            by_code = np.bincount(codes[known], weights=weight[known], minlength=int(code_I.max()) + 1) / total
-            shares[name + suffix] = np.where(code_I >= 0, by_code[code_I], 0.0)
+            if total > 0:
+                share_G[:-1] = np.bincount(codes[known], weights=weight[known], minlength=share_G.size - 1) / total
+            shares[name + suffix] = Share(code_I, share_G)
     return shares
 
 
@@ -208,7 +221,7 @@ def candidates(
     season_I = knowledge.season_I
     sources = {"own": own_items(state, params.own, eligible_I)}
     for name in RELATIONS:
-        sources[name] = strongest(reading.relation_I[name] * season_I, params.relation, eligible_I)
+        sources[name] = strongest(reading.relation_I[name], params.relation, eligible_I, season_I)
     if reading.sequence_I is not None and not state.is_stranger:
         score_I = reading.sequence_I - reading.sequence_I.min() + 1e-6
         sources["sequence"] = strongest(score_I, params.sequence, eligible_I)
@@ -216,8 +229,9 @@ def candidates(
     sources["session_content"] = strongest(reading.content_session_I, params.content, eligible_I)
     for name, (history_I, _) in reading.like_I.items():
         sources[f"like:{name}"] = strongest(history_I, params.content, eligible_I)  # a modality may be called "own"
-    category_I = reading.share_I["category_session"] * 4 + reading.share_I["category"]
-    sources["category"] = strongest(category_I * (season_I + 0.1), params.category, eligible_I)
+    often, now = reading.share_I["category"], reading.share_I["category_session"]
+    category_I = (4 * now.share_G + often.share_G)[often.code_I]
+    sources["category"] = strongest(category_I, params.category, eligible_I, season_I + 0.1)
     sources["popular"] = first_of(knowledge.popular_order, params.popular, eligible_I)
     for name, order in knowledge.liked_orders.items():
         sources[name] = first_of(order, params.liked, eligible_I)

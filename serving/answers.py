@@ -48,19 +48,26 @@ class Visitor:
     now: Snapshot
     state: UserState
     stale: bool
+    passed: IntArray  # items that this visit was shown already
 
 
 def look_up(runtime: Runtime, request: HomepageRequest, now_us: int) -> Visitor:
     """What the stores know of whoever asks for a page; by the canary's model for those who were chosen."""
     held = ready(runtime)
     now = runtime.trial.of(request.user_id or request.session_id) or held
-    return Visitor(now, *runtime.state(now, request.user_id, request.session_id, now_us))
+    return _visitor(runtime, now, request, now_us)
+
+
+def _visitor(runtime: Runtime, now: Snapshot, request: HomepageRequest, now_us: int) -> Visitor:
+    known = now.items.index if now.may_personalize(request.user_id) else {}
+    passed = runtime.live.passed(runtime.log, request.user_id, request.session_id, known)
+    return Visitor(now, *runtime.state(now, request.user_id, request.session_id, now_us), passed)
 
 
 def stranger(runtime: Runtime) -> Visitor:
     """Somebody of whom the stores did not tell in time."""
     now = ready(runtime)
-    return Visitor(now, UserState.build(None, [], now.items.index), True)
+    return Visitor(now, UserState.build(None, [], now.items.index), True, recommender.NONE)
 
 
 def homepage(runtime: Runtime, request: HomepageRequest, now_us: int, who: Visitor | None = None) -> Json:
@@ -78,7 +85,7 @@ def _shadow(runtime: Runtime, shadow: Snapshot, request: HomepageRequest, now_us
     """Rank the same request by the shadow and log its page as one that nobody saw; its faults stay its own."""
     try:
         with runtime.trial.timed(shadow) as told:
-            who = Visitor(shadow, *runtime.state(shadow, request.user_id, request.session_id, now_us))
+            who = _visitor(runtime, shadow, request, now_us)
             _homepage(runtime, who, request, now_us, told, shadow=True)
     except Exception as error:  # whatever a new model may break, the shopper has the champion's page
         logger.warning("the shadow failed: %s", type(error).__name__)
@@ -88,9 +95,8 @@ def _homepage(
     runtime: Runtime, who: Visitor, request: HomepageRequest, now_us: int, told: list[Any], **marks: bool
 ) -> Json:
     now, state = who.now, who.state
-    known = now.items.index if now.may_personalize(request.user_id) else {}
-    passed = runtime.live.passed(runtime.log, request.user_id, request.session_id, known)
-    page = recommender.page(now, state, request.exclude, request.page_size, now_us, np.random.default_rng(), passed)
+    rng = np.random.default_rng()
+    page = recommender.page(now, state, request.exclude, request.page_size, now_us, rng, who.passed)
     fallback = page.fallback or ("stale" if who.stale else None)
     ids = now.items.item_ids
     slots = [(s.module, s.position, ids[s.item], s.score, s.propensity, s.explored, False) for s in page.slots]

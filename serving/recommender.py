@@ -40,7 +40,7 @@ REASONS = {
 }
 WORTH = 0.5  # a module that earns less than this share of what its places would is left out
 PERSONAL = ("because_you_viewed", "buy_again")
-LOOKED_AT = np.array([TYPE_CODE[name] for name in ("view", "click", "add_to_cart")])
+LOOKED_AT = np.isin(np.arange(len(TYPE_CODE)), [TYPE_CODE[name] for name in ("view", "click", "add_to_cart")])
 
 logger = logging.getLogger("homeranker.recommender")
 
@@ -105,15 +105,26 @@ def _rank(
     snapshot: Snapshot, state: UserState, open_I: BoolArray, now_us: int, n: int, passed: IntArray = NONE
 ) -> Candidates:
     """The best n of all sources by the final score."""
-    model, new_I = snapshot.model, snapshot.items.listed_at_I > snapshot.new_after_us
     if not open_I.any():
         return Candidates(np.empty(0, dtype=np.int64), np.empty(0), [], NO_SIGNALS, None)
     near_I = snapshot.learned.neighbours(state, False)
-    found = model.rank(state, model.as_of(now_us), open_I, EVERY, sources(snapshot.learned, near_I, open_I, new_I))
+    found = _found(snapshot, state, open_I, near_I, now_us)
     score_C, signal_CF = score(snapshot, state, found, near_I, passed)
     best = np.argsort(-score_C, kind="stable")[:n]
     source_C = [found.source_C[at] for at in best.tolist()]
     return Candidates(found.index_C[best], score_C[best], source_C, signal_CF[best], None)
+
+
+def _found(snapshot: Snapshot, state: UserState, open_I: BoolArray, near_I: FloatArray, now_us: int) -> Ranking:
+    """What the model says; read once a snapshot for everybody of whom nothing is known, whenever they come."""
+    unknown = state.is_stranger and not state.n_sessions
+    if unknown and snapshot.strangers and np.array_equal(snapshot.strangers[0][0], open_I):
+        return snapshot.strangers[0][1]
+    model, new_I = snapshot.model, snapshot.items.listed_at_I > snapshot.new_after_us
+    found = model.rank(state, model.as_of(now_us), open_I, EVERY, sources(snapshot.learned, near_I, open_I, new_I))
+    if unknown:
+        snapshot.strangers[:] = [(open_I, found)]
+    return found
 
 
 def candidates(
@@ -148,9 +159,16 @@ def _subset(found: Candidates, keep_C: BoolArray, module: str, title: str, size:
     return Pool(module, title, found.index_C[keep_C], found.score_C[keep_C], size)
 
 
+def _among(snapshot: Snapshot, index_C: IntArray, some: IntArray) -> BoolArray:
+    """(C,) which candidates are among some items."""
+    some_I = np.zeros(len(snapshot.items), dtype=np.bool_)
+    some_I[some] = True
+    return some_I[index_C]
+
+
 def last_looked_at(state: UserState) -> int | None:
     """The item that the person looked at last."""
-    seen = state.item_P[np.isin(state.type_P, LOOKED_AT)]
+    seen = state.item_P[LOOKED_AT[state.type_P]]
     return int(seen[-1]) if seen.size else None
 
 
@@ -159,7 +177,7 @@ def _because(snapshot: Snapshot, found: Candidates, state: UserState, now_us: in
     item = last_looked_at(state)
     if item is None or not found.signal_CF.size:
         return None
-    keep_C = np.isin(found.index_C, _near(snapshot, item, now_us)) & (found.index_C != item)
+    keep_C = _among(snapshot, found.index_C, _near(snapshot, item, now_us)) & (found.index_C != item)
     return _subset(found, keep_C, "because_you_viewed", f"Because you viewed {short_title(snapshot, item)}", size)
 
 
@@ -190,14 +208,15 @@ def modules(snapshot: Snapshot, found: Candidates, state: UserState, now_us: int
     for_you = _subset(found, everything, "for_you", for_you_title, page_size)
     if page_size < 2 * size:
         return [for_you]
-    rank_C = np.argsort(np.argsort(-snapshot.popular_I[found.index_C], kind="stable"))
+    trending_C = np.zeros(found.index_C.size, dtype=np.bool_)
+    trending_C[np.argsort(-snapshot.popular_I[found.index_C], kind="stable")[:NEAR]] = True
     bought = state.item_P[state.type_P == PURCHASE]
     listed_C = snapshot.items.listed_at_I[found.index_C]
     fresh_C = (listed_C >= now_us - NEW_DAYS * DAY_US) & (listed_C > snapshot.new_after_us)
     others = [
         _because(snapshot, found, state, now_us, size),
-        _subset(found, np.isin(found.index_C, bought), "buy_again", "Buy again", size),
-        _subset(found, rank_C < NEAR, "trending", "Trending", size),
+        _subset(found, _among(snapshot, found.index_C, bought), "buy_again", "Buy again", size),
+        _subset(found, trending_C, "trending", "Trending", size),
         _subset(found, fresh_C, "new", "New in the shop", size),
     ]
     least = snapshot.composer.params.least
@@ -234,7 +253,6 @@ def page(
     pools = modules(snapshot, found, state, now_us, page_size)
     filler = _subset(found, np.ones(found.index_C.size, dtype=np.bool_), FILLER, "More to discover", page_size)
     slots, hits = snapshot.composer.compose(pools, filler, eligible_I, page_size, rng)
-    source = dict(zip(found.index_C.tolist(), found.source_C, strict=True))
     place = {item: at for at, item in enumerate(found.index_C.tolist())}
     unscored = np.zeros(len(NAMES))
     reasons = {pool.module: REASONS.get(pool.module, pool.title) for pool in pools if pool.module != "for_you"}
@@ -244,7 +262,7 @@ def page(
         fallback=found.fallback,
         candidate_count=int(found.index_C.size),
         hits=hits,
-        sources=Counter(name for slot in slots for name in source.get(slot.item, "rule").split("+")),
+        sources=Counter(found.source_C[place[slot.item]] if slot.item in place else "rule" for slot in slots),
         reasons=reasons,
         signal_SF=np.array([found.signal_CF[place[slot.item]] if slot.item in place else unscored for slot in slots])
         if found.signal_CF.size

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from models.blank import blank_model, unranked
-from models.homepage import HomepageModel
+from models.homepage import HomepageModel, Ranking
 from models.items import ItemTable
 from models.live_signals import Learned, live_sums, new_after, on_items
 from models.page import Composer, PageParams
@@ -48,6 +48,8 @@ class Snapshot:
     made_us: int
     new_after_us: int
     near: dict[int, IntArray] = field(default_factory=dict)  # filled as visitors come; only ever grows
+    # What the model says to people of whom nothing is known, and of which items: the same for all of them.
+    strangers: list[tuple[BoolArray, Ranking]] = field(default_factory=list, init=False, compare=False)
 
     @property
     def version(self) -> str:

@@ -53,6 +53,20 @@ def test_a_returning_customer_gets_modules_with_their_reasons(shop: Snapshot, no
     assert "i131" not in shown(shop, state, now)["because_you_viewed"]
 
 
+def test_what_is_kept_for_strangers_is_what_each_would_get_alone(shop: Snapshot, now: int) -> None:
+    out_of_stock = stock_changed(shop, [Patch(f"i{n:03d}", {"available": False}, 1) for n in range(0, 200, 2)])
+    others = ([], ["i001", "i003"])
+    for later in (now, now + 40 * 86_400_000_000):
+        for snapshot in (shop, out_of_stock):  # the first two visitors of a kind leave something to the next ones
+            for exclude in others:
+                kept = shown(snapshot, person(snapshot, later), later, exclude=tuple(exclude))
+                alone = replace(snapshot)  # a copy keeps nothing
+                assert not alone.strangers
+                assert shown(alone, person(alone, later), later, exclude=tuple(exclude)) == kept
+    assert shop.strangers
+    assert shown(shop, person(shop, now), now) != shown(out_of_stock, person(shop, now), now)
+
+
 def test_a_stranger_gets_no_personal_module(shop: Snapshot, now: int) -> None:
     modules = shown(shop, person(shop, now), now)
     assert not {"because_you_viewed", "buy_again"} & set(modules)
