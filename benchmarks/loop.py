@@ -1,12 +1,13 @@
-"""Where the closed loop wins and loses: the service's own code in this process, without HTTP, DVC and gate. SIMULATED.
+"""Where the closed loop wins and loses: the service's own code in this process, without HTTP and DVC. SIMULATED.
 
     python -m benchmarks.loop [--days 7] [--sessions 600] [--seed 1] [--arms ours,frozen,...]
 
-Arms beside `ours` (retrained every night): `frozen` on the first model; on the first model too, each with one thing
-less: `no draw` (neither temperature, floor nor diversity), `no learning` (between retrains), `no visit` (the running
-visit's acts are not told to the page). Bounds on the same shoppers: popular by count, popular by the truth (clicks),
-random, the oracle, and `blind`, the oracle that does not know what a visit came for: what a long history could tell.
-Value is GBP a session, the exact expectation of what was shown; the share is of the gap from `popular` to the oracle.
+Arms beside `ours` (retrained every night; of the gate, the off-policy proofs decide): `frozen` on the first model; on
+the first model too, each with one thing less: `no draw` (neither temperature, floor nor diversity), `no learning`
+(between retrains), `no visit` (the running visit's acts are not told to the page). Bounds on the same shoppers:
+popular by count, popular by the truth (clicks), random, the oracle, and `blind`, the oracle that does not know what a
+visit came for: what a long history could tell. Value is GBP a session, the exact expectation of what was shown; the
+share is of the gap from `popular` to the oracle.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from flows.simulate_day import Client, Visit, catalogue_changes, play_arm, serve
 from models import recipe
 from models.calibration import Calibration
 from models.columns import feature_names
+from models.gate import PASS, proofs
 from models.history import DAY_US
 from models.homepage import HomepageModel
 from models.items import ItemTable
@@ -97,18 +99,30 @@ class Log:
         return cls(found[Slates.TABLE], found[Events.TABLE], items, actions)
 
 
-def night(log: Log, until_us: int, dest: Path) -> str:
-    """Learn as the night does (the last day judges), refresh, save; what the proof said."""
+@dataclass
+class Night:
+    """What a night made: the model as it was judged, the one that ships, and what the proof said."""
+
+    judged: HomepageModel
+    passed: bool
+    said: str
+
+
+def night(log: Log, until_us: int, dest: Path, champion: HomepageModel | None) -> Night:
+    """Learn as the night does (the last day judges), refresh, save."""
     cut = until_us - DAY_US
     knowledge = Knowledge.fit(log.actions, log.items, cut)
     blank = RankerNet(len(feature_names(knowledge)), RankerParams()).eval()
     judged = HomepageModel(knowledge, blank, Calibration(), cut)
     value = replace(PolicyParams().value, max_pages=NIGHT["policy"]["value"]["max_pages"])
     params = replace(PolicyParams(), gate_pages=NIGHT["policy"]["gate_pages"], value=value)
-    told = learn_policy(log.slates, log.events, log.actions, judged, None, params, PlackettLuceParams(), None)
+    asked = (log.slates, log.events, log.actions, judged, None, params, PlackettLuceParams(), None)
+    told = learn_policy(*asked, champion=champion)
     assert told.model is not None and told.proof is not None, told.why  # noqa: S101 - ten days hold enough
     recipe.refresh(told.model, log.actions, log.items, until_us).save(dest)
-    return f"{told.proof.verdict}: {'; '.join(told.proof.reasons)[:120]}"
+    checks = proofs(told.proof.to_json(), told.against and told.against.to_json())
+    said = "; ".join(f"{check.rule}: {check.observed}" for check in checks)
+    return Night(told.model, all(check.verdict == PASS for check in checks), said)
 
 
 class Bench:
@@ -117,6 +131,8 @@ class Bench:
     def __init__(self, root: Path, sessions: int, days: int, seed: int) -> None:
         params = LoopParams()
         self.warm, self.root, self.seed = params.warm_days, root, seed
+        self.champion: HomepageModel | None = None  # as it was judged
+        self.served: Path | None = None
         shop = replace(params.shop, seed=seed, sessions_per_day=float(sessions), days=params.warm_days + days)
         self.shop, self.tables = Shop(shop), root / "tables"
         self.counted = CountedPages(shop.items)
@@ -138,14 +154,17 @@ class Bench:
         return round(datetime(first.year, first.month, first.day, tzinfo=UTC).timestamp() * 1e6) + day * DAY_US
 
     def learn(self, day: int) -> tuple[Path, Path]:
-        """The model of the night before a day and the histories up to it."""
+        """The model that the gate's proof lets serve on a day, and the histories up to it."""
         began, model = time.monotonic(), self.root / f"model-{day}"
         log = Log.read(self.tables, self.root / "clean")
-        said = night(log, self.midnight(day), model)
+        made = night(log, self.midnight(day), model, self.champion)
+        if made.passed or self.served is None:
+            self.champion, self.served = made.judged, model
         history = user_history(log.events.to_pandas(), HistoryParams(), (self.midnight(day),))
         path = write_history(history, self.root / f"history-{day}.parquet")
-        print(f"night before day {day - self.warm + 1}: {time.monotonic() - began:.0f} s; {said}", flush=True)
-        return model, path
+        told = f"night before day {day - self.warm + 1}: {time.monotonic() - began:.0f} s"
+        print(f"{told}; {'let in' if made.passed else 'not let in'}; {made.said}", flush=True)
+        return self.served, path
 
     def client(self, arm: str, model: Path, history: Path) -> Direct:
         """One arm's service in a home of its own."""

@@ -80,7 +80,7 @@ STAGES: tuple[Stage, ...] = (
         "policy",
         "a page policy from impressions, proved off-policy",
         _CORE,
-        (A.clean, A.features, A.sequence, A.model),
+        (A.clean, A.features, A.sequence, A.model, CHAMPION_INPUT),
         (A.policy,),
         ("policy", "serving", "train"),
     ),

@@ -25,6 +25,9 @@ Bools = npt.NDArray[np.bool_]
 PASS, REFUSE, CANNOT_TELL = "pass", "refuse", "cannot tell"
 # Of a shop with impressions: what is clicked next follows what was shown, so next-visit lists cannot judge.
 PROOF_DECIDES = "told, not judged: the off-policy proof decides"
+# The pages were served by the champion and what it learned since; the policy will have the like of that on top.
+CHAMPION_DECIDES = "told, not judged: the comparison with the champion on the same pages decides"
+LOG_DECIDES = "told, not judged: surely better than what was served"
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Evidence:
     champion: str | None  # its version
     champion_note: str = ""  # why a champion that exists cannot be scored
     proof: Mapping[str, Any] | None = None  # off-policy judgement of the learned page policy, where there is one
+    against: Mapping[str, Any] | None = None  # the same against the champion, both without what serving adds
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,7 @@ def judge(evidence: Evidence, params: GateParams) -> Verdict:
         checks.append(Check("champion can be scored", "yes", evidence.champion_note, CANNOT_TELL))
     checks += [_segment(evidence, name, mask_N, params) for name, mask_N in evidence.segments.items()]
     if evidence.proof is not None:
-        checks = [*(_told(check, PROOF_DECIDES) for check in checks), _proof(evidence.proof)]
+        checks = [*(_told(check, PROOF_DECIDES) for check in checks), *proofs(evidence.proof, evidence.against)]
     checks += _sanity(evidence, params)
     told = {check.verdict for check in checks}
     verdict = REFUSE if REFUSE in told else CANNOT_TELL if CANNOT_TELL in told else PASS
@@ -159,10 +163,22 @@ def _told(check: Check, limit: str) -> Check:
     return check if check.verdict == PASS else replace(check, limit=limit, verdict=PASS)
 
 
-def _proof(proof: Mapping[str, Any]) -> Check:
-    told = "; ".join(proof["reasons"])
-    rule = "value of a page against the logging policy, off-policy"
-    return Check(rule, "surely not worse", told, proof["verdict"])
+def proofs(proof: Mapping[str, Any], against: Mapping[str, Any] | None) -> list[Check]:
+    """Against the log, and against the champion where there is one; a log with a fault proves nothing."""
+
+    def check(other: str, told: Mapping[str, Any]) -> Check:
+        rule = f"value of a page against {other}, off-policy"
+        return Check(rule, "surely not worse", "; ".join(told["reasons"]), told["verdict"])
+
+    served = check("the logging policy", proof)
+    if against is None or proof["faults"]:
+        return [served]
+    champion = check("the champion", against)
+    if champion.verdict == PASS:
+        served = _told(served, CHAMPION_DECIDES)
+    elif served.verdict == PASS and champion.verdict == CANNOT_TELL:
+        champion = _told(champion, LOG_DECIDES)
+    return [served, champion]
 
 
 def _enough(mine_N: Floats, params: GateParams) -> Check:

@@ -174,6 +174,11 @@ def _policy(facts: Json) -> list[str]:
         " on its item and position alone, and values the target slot by slot on the pages that were shown, on the"
         " choices that the log supports; modules, diversity and rules of the service are left out."
     )
+    if against := learned["against"]:
+        told.append(
+            f"Against the champion on the same pages: {against['verdict']}. {'; '.join(against['reasons'])}. Both are"
+            " valued without what the service learns between two retrains; the pages were served with it."
+        )
     told.append(
         "Diagnostics: " + ", ".join(f"{name} {value:,.4g}" for name, value in proof["diagnostics"].items()) + "."
     )

@@ -8,35 +8,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.errors import ArtifactError
-from flows.paths import CHAMPION_INPUT, Artifacts
+from flows.paths import Artifacts
 from flows.stages import load
 from flows.stages.progress import tell
 from flows.stages.training import TREES
 from models import evaluation
 from models.gate import Evidence, judge
 from models.history import DAY_US
-from models.homepage import HomepageModel, utc
+from models.homepage import HomepageModel
 from models.metrics import estimate
 
 A = Artifacts()
 DECIDING = "ndcg@10"
 FIXED_USERS = 12
-
-
-def _champion(cut_us: int) -> tuple[HomepageModel | None, dict[str, Any] | None, str]:
-    """The champion as it was judged, what it is, and why it cannot be scored where it cannot."""
-    told = CHAMPION_INPUT / "champion.json"
-    if not told.exists():
-        return None, None, ""
-    about = load.read_json(told)
-    try:
-        champion = HomepageModel.load(CHAMPION_INPUT / "judged")
-    except ArtifactError as error:
-        return None, about, f"the champion {about['version']} does not load in this code: {error}"
-    if champion.trained_until_us > cut_us:
-        return None, about, f"the champion saw events of the gate slice (its cut is {utc(champion.trained_until_us)})"
-    return champion, about, ""
 
 
 def evaluate() -> None:
@@ -50,7 +34,7 @@ def evaluate() -> None:
         actions, times.gate_cut_us, times.end_us, load.states(actions, table), load.params().gate.max_users
     )
     model = HomepageModel.load(A.policy / "judged")
-    champion, about, note = _champion(times.gate_cut_us)
+    champion, about, note = load.champion(times.gate_cut_us)
     named = evaluation.tops(model, lightgbm.Booster(model_file=str(A.model / TREES)))
     if champion is not None:
         named["champion"] = _translated(champion, model)
@@ -185,8 +169,9 @@ def gate() -> None:
     masks = load.read_json(A.evaluation / "segments.json")
     segments = {name: np.array(mask, dtype=bool) for name, mask in masks.items()}
     learned = load.read_json(A.policy / "policy.json")
-    proof = learned["proof"]
+    proof, against = learned["proof"], learned["against"]
     if learned["learned"]:  # its chances are of a click on a slot, not of a next visit
         told["calibration_error"] = learned["calibration_error"]
-    verdict = judge(Evidence(values=values, segments=segments, proof=proof, **told), load.params().gate)
+    evidence = Evidence(values=values, segments=segments, proof=proof, against=against, **told)
+    verdict = judge(evidence, load.params().gate)
     load.write_json(A.verdict, verdict.to_json())

@@ -19,10 +19,11 @@ from features.history import History, history_row
 from features.schema import Events, Items, ItemVectors, Slates
 from features.split import SplitParams, make_windows
 from flows import config
-from flows.paths import Artifacts, Home
+from flows.paths import CHAMPION_INPUT, Artifacts, Home
 from models import checkpoint
 from models.examples import States
 from models.history import UserState
+from models.homepage import HomepageModel, utc
 from models.items import ItemTable
 from models.log import ActionLog
 from models.recipe import Times
@@ -127,3 +128,18 @@ def digest_of(directory: Path) -> str:
     """One hash over the names and contents of a directory's files (or of one file)."""
     files = [directory] if directory.is_file() else sorted(path for path in directory.rglob("*") if path.is_file())
     return fingerprint([(path.relative_to(directory).as_posix(), checkpoint.sha256_of(path)) for path in files])
+
+
+def champion(cut_us: int) -> tuple[HomepageModel | None, dict[str, Any] | None, str]:
+    """The champion as it was judged, what it is, and why it cannot be scored where it cannot."""
+    told = CHAMPION_INPUT / "champion.json"
+    if not told.exists():
+        return None, None, ""
+    about = read_json(told)
+    try:
+        found = HomepageModel.load(CHAMPION_INPUT / "judged")
+    except ArtifactError as error:
+        return None, about, f"the champion {about['version']} does not load in this code: {error}"
+    if found.trained_until_us > cut_us:
+        return None, about, f"the champion saw events of the gate slice (its cut is {utc(found.trained_until_us)})"
+    return found, about, ""

@@ -8,7 +8,7 @@ from models.ope.betting import lower_bound, surely_better
 from models.ope.estimators import ESTIMATORS, Rounds, estimate
 from models.ope.faults import Fault, faults
 from models.ope.log import SlotLog
-from models.ope.verdict import Judgement, OpeParams, judge
+from models.ope.verdict import Judgement, OpeParams, compare, judge
 
 __all__ = [
     "ESTIMATORS",
@@ -17,6 +17,7 @@ __all__ = [
     "OpeParams",
     "Rounds",
     "SlotLog",
+    "compare",
     "estimate",
     "faults",
     "judge",

@@ -28,6 +28,7 @@ class OpeParams:
 
     alpha: float = 0.05
     margin: float = 0.0  # how much worse, as a share of the logging policy's value, still passes
+    margin_champion: float = 0.05  # the same of the champion's value, on pages that the champion served
     min_support: float = 0.2  # of the target's choices; only where support may be partial
     min_pages: int = 500
     min_effective: float = 50.0  # slots: effective sample size of the weights
@@ -81,6 +82,27 @@ def page_values(log: SlotLog, value_N: Floats) -> Floats:
     """(R,) sums by page."""
     _, at_N = np.unique(log.page_N, return_inverse=True)
     return np.bincount(at_N, value_N).astype(np.float64)
+
+
+def compare(log: SlotLog, target_N: Floats, champion_N: Floats, params: OpeParams | None = None) -> Judgement:
+    """The verdict on a target policy against a champion's, both valued on the same pages without what serving adds.
+
+    What both would do alike cancels out, page by page, so a night's log can tell what it cannot tell of either alone.
+    The log's support is partial (see `judge`); in the result, `logging` is the champion's value on the log. The floor
+    of the bet is what the champion's heaviest page would lose, read from the log.
+    """
+    params = params or OpeParams()
+    told = diagnostics(log, target_N / log.propensity_N)
+    mine_N, theirs_N = (_normalised(log, one_N / log.propensity_N) for one_N in (target_N, champion_N))
+    mine_R, theirs_R = (page_values(log, weight_N * log.reward_N) for weight_N in (mine_N, theirs_N))
+    figures = (estimate(theirs_R), estimate(mine_R), estimate(mine_R - theirs_R))
+    allowance = params.margin_champion * float(theirs_R.mean()) if theirs_R.size else 0.0
+    floors = [-max(float(value_R.max(initial=0.0)), 1e-9) for value_R in (theirs_R, mine_R)]
+    lower = lower_bound(mine_R - theirs_R, floors[0], params.alpha)
+    better = surely_better(mine_R - theirs_R + allowance, floors[0] + allowance, params.alpha)
+    worse = surely_better(theirs_R - mine_R - allowance, floors[1] - allowance, params.alpha)
+    verdict, reason = _decide(better, worse, allowance, figures[2], lower, told, params)
+    return Judgement(verdict, (reason,), *figures, lower, told, ())
 
 
 def judge(log: SlotLog, target_N: Floats, params: OpeParams | None = None, full_support: bool = True) -> Judgement:

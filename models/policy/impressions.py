@@ -112,7 +112,7 @@ class People:
     """What everybody had done at any moment; histories as serving has them."""
 
     def __init__(self, events: pa.Table, log: ActionLog, items: ItemTable) -> None:
-        self._log, self._items = log, items
+        self._log, self.items = log, items
         self._code = {name: at for at, name in enumerate(log.user_ids)}
         self._base: tuple[int, dict[int, UserState]] = (-1, {})
         weighted = [name for name, code in TYPE_CODE.items() if TYPE_WEIGHT[code] > 0]
@@ -139,7 +139,7 @@ class People:
         base = known.get(self._code.get(user or "", -1), EMPTY)
         acts = self._acts.get((user, None if user else session), [])
         todays = [act for act in acts if day_us <= act.time_us < now_us]
-        return base.extended(todays, self._items.index, session) if todays else base
+        return base.extended(todays, self.items.index, session) if todays else base
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ import numpy as np
 
 from models.history import DAY_US
 from models.homepage import HomepageModel
+from models.items import ItemTable
 from models.policy.impressions import Floats, Ints, Page, People
 from models.policy.plackett_luce import PlackettLuce, PlackettLuceParams, utilities
 
@@ -43,8 +44,10 @@ def target_probabilities(
 ) -> tuple[list[Floats], list[Floats]]:
     """(K,) for each page: what the model's policy would have shown with which probability, and the chance of a click.
 
-    Pages by time; the chance is as if in the first slot, nan for an item that the model does not name.
+    Pages by time; the chance is as if in the first slot, nan for an item that the model does not name. The model may
+    be of another catalogue than the pages: items that it lacks have the probability 0.
     """
+    to_model = _places(people.items, model.items)
     on_sale_I = model.knowledge.on_sale(model.trained_until_us)
     told: list[Floats] = []
     clicks: list[Floats] = []
@@ -53,11 +56,20 @@ def target_probabilities(
         if page.served_us - page.served_us % DAY_US != day_us:
             day_us = page.served_us - page.served_us % DAY_US
             people.open_day(day_us, {one.user_id for one in pages if day_us <= one.served_us < day_us + DAY_US})
-        state = people.state(page.user_id, page.session_id, page.served_us)
+        state, item_K = people.state(page.user_id, page.session_id, page.served_us), page.item_K
+        if to_model is not None:
+            state, item_K = state.renumbered(to_model), np.array([to_model.get(item, -1) for item in item_K.tolist()])
         eligible_I = on_sale_I.copy()
-        eligible_I[page.item_K] = True  # it was on the shelf
+        eligible_I[item_K[item_K >= 0]] = True  # it was on the shelf
         ranking = model.rank(state, model.as_of(page.served_us), eligible_I, candidates)
         chance = dict(zip(ranking.index_C.tolist(), ranking.p_click_C.tolist(), strict=True))
-        clicks.append(np.array([chance.get(item, np.nan) for item in page.item_K.tolist()]))
-        told.append(slot_probabilities(ranking.score_C.astype(np.float64), ranking.index_C, page.item_K, params))
+        clicks.append(np.array([chance.get(item, np.nan) for item in item_K.tolist()]))
+        told.append(slot_probabilities(ranking.score_C.astype(np.float64), ranking.index_C, item_K, params))
     return told, clicks
+
+
+def _places(items: ItemTable, others: ItemTable) -> dict[int, int] | None:
+    """Where each item stands in another catalogue; None where nothing moves."""
+    if items.item_ids == others.item_ids:
+        return None
+    return {at: others.index[item] for at, item in enumerate(items.item_ids) if item in others.index}

@@ -1,8 +1,10 @@
 """The recipe of the page policy, without any framework: learn from impressions, prove on later ones, or say why not.
 
 Choices. Pages before the gate's cut teach, the newest tenth of them chooses the epoch, pages after the cut judge: the
-same order of time as the ranker's. The proof compares with the policy that made the log, in clicks that are worth what
-their price makes them worth. A log with too few pages or clicks, or with a fault, teaches nothing.
+same order of time as the ranker's. The proof compares with the policy that made the log, in clicks that are worth
+what their price makes them worth; and with the champion on the same pages, because what served was the champion and
+what it learned between two retrains, which the new policy will have on top as well. A log with too few pages or
+clicks, or with a fault, teaches nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from models import calibration
 from models.columns import SHOWN_MORE, feature_names
 from models.homepage import HomepageModel
 from models.log import ActionLog
-from models.ope import Judgement, OpeParams, SlotLog, faults, judge
+from models.ope import Judgement, OpeParams, SlotLog, compare, faults, judge
 from models.ope.estimators import ESTIMATORS, Rounds, estimate
 from models.ope.log import Bools
 from models.policy.impressions import Floats, Impressions, Page, People, impressions, pages_of
@@ -53,6 +55,7 @@ class Learned:
     curves: Curves
     worth: Worth | None = None
     proof: Judgement | None = None
+    against: Judgement | None = None  # the champion, where there is one
     table: tuple[dict[str, Any], ...] = ()
     calibration_error: float | None = None
 
@@ -64,6 +67,7 @@ class Learned:
             "curves": self.curves.to_json(),
             "worth": None if self.worth is None else {name: round(x, 6) for name, x in vars(self.worth).items()},
             "proof": None if self.proof is None else self.proof.to_json(),
+            "against": None if self.against is None else self.against.to_json(),
             "table": list(self.table),
             "calibration_error": None if self.calibration_error is None else round(self.calibration_error, 6),
         }
@@ -79,8 +83,12 @@ def learn_policy(
     sampling: PlackettLuceParams,
     checkpoints: Path | None,
     progress: Progress = quiet,
+    champion: HomepageModel | None = None,
 ) -> Learned:
-    """The policy as of the gate's cut (`judged` is the ranker of that moment), with its proof on the pages after it."""
+    """The policy as of the gate's cut (`judged` is the ranker of that moment), with its proof on the pages after it.
+
+    `champion` is the one that serves, as it was judged; it must not have seen those pages.
+    """
     if slates is None or not params.learn:
         why = "learning it is switched off" if not params.learn else "the log has no slates"
         return Learned(None, why, Curves())
@@ -101,9 +109,9 @@ def learn_policy(
     newest = _rows(seen, np.arange(len(seen.x_NKF)) >= _cut(seen))  # which the weights did not see
     model = _model(judged, net, worth, newest)
     after = [page for page in pages if page.served_us >= cut_us]
-    step = max(1, len(after) // params.gate_pages)
-    proof, table, error = prove(model, after[::step], people, worth, params, sampling)
-    return Learned(model, "learned from impressions", curves, worth, proof, table, error)
+    after = after[:: max(1, len(after) // params.gate_pages)]
+    learned = Learned(model, "learned from impressions", curves, worth)
+    return prove(learned, after, people, params, sampling, champion) if after else learned
 
 
 def _fit(
@@ -138,40 +146,55 @@ def _model(judged: HomepageModel, net: PositionNet, worth: Worth, seen: Impressi
 
 
 def prove(
-    model: HomepageModel,
+    learned: Learned,
     pages: list[Page],
     people: People,
-    worth: Worth,
     params: PolicyParams,
     sampling: PlackettLuceParams,
-) -> tuple[Judgement | None, tuple[dict[str, Any], ...], float | None]:
-    """The verdict against the logging policy, a table of estimators (a slot is a round), and the calibration error."""
-    if not pages:
-        return None, (), None
-    target_L, chance_L = target_probabilities(model, pages, people, sampling)
-    target = np.concatenate(target_L)
+    champion: HomepageModel | None,
+) -> Learned:
+    """With verdicts against the logging policy and the champion, a table of estimators (a slot is a round), and the
+    calibration error.
+    """
+    assert learned.model is not None and learned.worth is not None  # noqa: S101 - what was learned is to be proved
+    target_L, chance_L = target_probabilities(learned.model, pages, people, sampling)
+    target_N, log = np.concatenate(target_L), _slots(learned.model, learned.worth, pages)
+    rounds = Rounds(log.reward_N, log.propensity_N, target_N)
+    told = [("logging policy", estimate(log.reward_N))]
+    told += [(name, estimate(ESTIMATORS[name](rounds))) for name in ("IPS", "SNIPS")]
+    against = None
+    if champion is not None:
+        champion_N = np.concatenate(target_probabilities(champion, pages, people, sampling)[0])
+        against = compare(log, target_N, champion_N, params.ope)
+    return replace(
+        learned,
+        proof=judge(log, target_N, params.ope, full_support=False),
+        against=against,
+        table=tuple({"estimator": name, **interval.to_json()} for name, interval in told),
+        calibration_error=_calibration_error(pages, chance_L),
+    )
+
+
+def _slots(model: HomepageModel, worth: Worth, pages: list[Page]) -> SlotLog:
+    """What these pages showed and earned, slot by slot."""
     price_I = np.expm1(model.knowledge.statistics.values["log_price"])
     gained = [worth.of(price_I[page.item_K]) * page.clicked_K for page in pages]
     sizes = [page.item_K.size for page in pages]
-    log = SlotLog(
-        np.repeat(np.arange(len(pages)), sizes),
+    page_N = np.repeat(np.arange(len(pages)), sizes)
+    return SlotLog(
+        page_N,
         np.concatenate([page.position_K for page in pages]),
         np.concatenate([page.item_K for page in pages]),
         np.concatenate([page.propensity_K for page in pages]),
         np.zeros(sum(sizes), np.bool_),
         np.concatenate(gained),
-        np.repeat(np.arange(len(pages)), sizes),
+        page_N,
         tuple(page.request_id for page in pages),
         model.items.item_ids,
         tuple(page.request_id for page in pages),
         0,
         0,
     )
-    rounds = Rounds(log.reward_N, log.propensity_N, target)
-    told = [("logging policy", estimate(log.reward_N))]
-    told += [(name, estimate(ESTIMATORS[name](rounds))) for name in ("IPS", "SNIPS")]
-    table = tuple({"estimator": name, **interval.to_json()} for name, interval in told)
-    return judge(log, target, params.ope, full_support=False), table, _calibration_error(pages, chance_L)
 
 
 def _calibration_error(pages: list[Page], chance_L: list[Floats]) -> float | None:

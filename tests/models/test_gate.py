@@ -186,3 +186,37 @@ def test_the_verdict_as_json_holds_every_check_and_bounds() -> None:
     row = next(check for check in told["checks"] if check["rule"] == "NDCG@10 against champion")
     assert told["verdict"] == PASS and 0 < row["low"] < row["high"]
     assert summary({"a": np.array([0.0, 1.0])})["a"]["mean"] == 0.5
+
+
+def proof(verdict: str, *faults: str) -> dict[str, Any]:
+    """An off-policy judgement as the policy stage writes it."""
+    return {"verdict": verdict, "reasons": [f"it was {verdict}"], "faults": [{"name": name} for name in faults]}
+
+
+@pytest.mark.parametrize(
+    ("served", "champion", "expected"),
+    [
+        (PASS, None, PASS),
+        (CANNOT_TELL, None, CANNOT_TELL),
+        (CANNOT_TELL, PASS, PASS),  # served with live learning on top, which only the champion is judged without
+        (REFUSE, PASS, PASS),
+        (PASS, CANNOT_TELL, PASS),
+        (CANNOT_TELL, CANNOT_TELL, CANNOT_TELL),
+        (CANNOT_TELL, REFUSE, REFUSE),
+        (PASS, REFUSE, REFUSE),
+    ],
+)
+def test_a_page_policy_is_judged_against_the_champion_where_there_is_one(
+    served: str, champion: str | None, expected: str
+) -> None:
+    worse_lists = evidence(users(0.1, 3))  # clicks that follow from what was shown do not decide
+    told = replace(worse_lists, proof=proof(served), against=None if champion is None else proof(champion))
+    verdict = judge(told, PARAMS)
+    assert verdict.verdict == expected
+    rules = [check.rule for check in verdict.checks if "off-policy" in check.rule]
+    assert len(rules) == (1 if champion is None else 2)
+
+
+def test_a_log_with_a_fault_proves_nothing_against_anybody() -> None:
+    told = replace(evidence(), proof=proof(REFUSE, "wrong propensities"), against=proof(PASS))
+    assert judge(told, PARAMS).verdict == REFUSE

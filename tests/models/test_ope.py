@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from benchmarks.ope import BROKEN, FAULTS, coverage, gate, spoilt
 from features.errors import UsageError
-from models.ope import Rounds, SlotLog, estimate, judge, lower_bound, surely_better
+from models.ope import Rounds, SlotLog, compare, estimate, judge, lower_bound, surely_better
 from models.ope.estimators import ESTIMATORS
 from models.ope.slates import cascade_dr, iips, rips, sips
 
@@ -53,6 +53,32 @@ def test_a_planted_fault_is_refused_with_its_reason(kind: str) -> None:
     named = {"re-rank after sampling": "wrong propensities", "rules swap after sampling": "wrong propensities"}
     assert told.verdict == "refuse"
     assert named.get(kind, kind.replace("1e-6 ", "")) in {fault.name for fault in told.faults}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"), [(0.0, {"pass"}), (0.1, {"pass"}), (-0.04, {"pass", "cannot tell"}), (-0.15, {"refuse"})]
+)
+def test_against_the_champion_what_both_would_do_cancels_out(change: float, expected: set[str]) -> None:
+    """Pages of one slot out of ten; the target moves a little of the champion's probability to or from the best."""
+    rng, pages = np.random.default_rng(2), 4_000
+    item_N = rng.integers(0, 10, pages)
+    chance_I = np.linspace(0.02, 0.2, 10)
+    champion_I = np.full(10, 0.1)
+    target_I = champion_I.copy()
+    moved = change * float(champion_I @ chance_I) / (chance_I[9] - chance_I[0])
+    target_I[9] += moved
+    target_I[0] -= moved
+    names = tuple(map(str, range(pages)))
+    log = SlotLog(
+        np.arange(pages), np.ones(pages, np.int64), item_N, np.full(pages, 0.1), np.zeros(pages, np.bool_),
+        (rng.random(pages) < chance_I[item_N]).astype(np.float64), np.arange(pages), names,
+        tuple(map(str, range(10))), names, 0, 0,
+    )  # fmt: skip
+    told = compare(log, target_I[item_N], champion_I[item_N])
+    assert told.verdict in expected, told.reasons
+    assert told.difference.mean == pytest.approx(change * told.logging.mean, abs=0.02)
+    alone = judge(log, target_I[item_N])
+    assert told.difference.high - told.difference.low <= alone.target.high - alone.target.low
 
 
 @given(st.lists(st.floats(-1.0, 5.0), min_size=1, max_size=60), st.integers(0, 2**31))
