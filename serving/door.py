@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving import metrics
 from serving.edge import route_of
-from serving.load import OVERLOADED, Load
+from serving.load import COMING, OVERLOADED, Coming, Load
 from serving.wire import Problem
 
 PATIENCE_S = 20.0  # for a whole request, and for the first byte of a connection; below Bento's own limit of an answer
@@ -44,6 +44,7 @@ class Door(HttpToolsProtocol):
 
     load: Load | None = None  # None until the service has started
     _refusing = False
+    _coming: Coming | None = None  # what is being read, where it may be refused
     _since: float | None = None  # when what is being read began; None while a request is answered
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -74,8 +75,17 @@ class Door(HttpToolsProtocol):
         load = self.load
         if load is not None and load.full and self.url.startswith(GUARDED) and self._may_refuse():
             self._refusing = True
-        else:
-            super().on_headers_complete()
+            return
+        self._end_coming()
+        self._coming = Coming(load) if load is not None and self.url.startswith(GUARDED) else None
+        before = COMING.set(self._coming)  # the task that answers takes it along
+        super().on_headers_complete()
+        COMING.reset(before)
+
+    def _end_coming(self) -> None:
+        if self._coming is not None:
+            self._coming.end()
+            self._coming = None
 
     def _may_refuse(self) -> bool:
         """Not in the middle of an answer, and only where an answer with a body is understood."""
@@ -91,6 +101,8 @@ class Door(HttpToolsProtocol):
         """The whole request was read; a refused one is answered now."""
         if not self._refusing:
             self._since = None
+            if self._coming is not None:
+                self._coming.read()
             super().on_message_complete()
             return
         self._refusing, self._since = False, self.loop.time()
@@ -101,6 +113,16 @@ class Door(HttpToolsProtocol):
         route = route_of(self.url.partition(b"?")[0].decode("latin-1"))
         method = self.parser.get_method().decode() if route != "other" else "other"
         metrics.REQUESTS.labels(route, method, "503").inc()
+
+    def on_response_complete(self) -> None:
+        """The answer is out."""
+        self._end_coming()
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client went."""
+        self._end_coming()
+        super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
         """Broken HTTP gets a problem like everything else."""

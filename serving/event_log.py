@@ -43,7 +43,8 @@ SLATES_SCHEMA = """
 CREATE TABLE IF NOT EXISTS slates (
   request_id TEXT PRIMARY KEY, served_us INTEGER NOT NULL, user_id TEXT, session_id TEXT, slate TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS slates_user ON slates (user_id) WHERE user_id IS NOT NULL;
-CREATE INDEX IF NOT EXISTS slates_session ON slates (session_id);
+CREATE INDEX IF NOT EXISTS slates_visit ON slates (session_id, served_us);
+DROP INDEX IF EXISTS slates_session;
 CREATE INDEX IF NOT EXISTS slates_time ON slates (served_us);
 """
 INSERT = f"""INSERT INTO events ({Events.EVENT_ID}, received_us, {Events.EVENT_TIME}, {Events.USER_ID},

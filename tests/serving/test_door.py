@@ -95,6 +95,46 @@ def test_probes_and_who_cannot_read_a_refusal_here_go_on(full: Load, start: byte
     assert say(start).sent.startswith(b"HTTP/1.1 204")
 
 
+def test_what_was_read_but_is_not_at_work_yet_counts() -> None:
+    """Of many requests that are read in one turn, only those that may wait go on; the others cost nothing more."""
+    before, Door.load = Door.load, Load(burst=3, standing=3)
+    entered = 0
+
+    async def works(scope: object, receive: object, send: Send) -> None:
+        nonlocal entered
+        await asyncio.sleep(0)  # a middleware that makes a task of its own
+        assert Door.load is not None
+        with Door.load:
+            entered += 1
+            await asyncio.sleep(0.01)
+        await app(scope, receive, send)
+
+    async def talk() -> tuple[list[Wire], int]:
+        config = uvicorn.Config(works, log_config=None)
+        config.load()
+        wires = [Wire() for _ in range(10)]
+        for wire in wires:
+            door = Door(config, ServerState(), {})
+            door.connection_made(wire)
+            door.data_received(POST + b"\r\n{}")
+        assert Door.load is not None
+        waiting = Door.load.coming
+        await asyncio.sleep(0.1)
+        gone = Door(config, ServerState(), {})
+        gone.connection_made(Wire())
+        gone.data_received(POST + b"\r\n{}")
+        gone.connection_lost(None)
+        return wires, waiting
+
+    try:
+        wires, waiting = asyncio.run(talk())
+        told = [wire.sent.split(b"\r\n")[0].split()[1] for wire in wires]
+        assert told == [b"204"] * 3 + [b"503"] * 7 and waiting == 3 and entered == 3
+        assert Door.load.coming == Door.load.busy == 0
+    finally:
+        Door.load = before
+
+
 @pytest.mark.parametrize("data", [b"hello\r\n\r\n", b"FOO / HTTP/1.1\r\n\r\n", POST + b"content-length: x\r\n\r\n"])
 def test_what_is_no_http_gets_a_problem(data: bytes) -> None:
     wire = say(data)
