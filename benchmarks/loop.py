@@ -6,8 +6,9 @@ Arms beside `ours` (retrained every night; of the gate, the off-policy proofs de
 the first model too, each with one thing less: `no draw` (neither temperature, floor nor diversity), `no learning`
 (between retrains), `no visit` (the running visit's acts are not told to the page). Bounds on the same shoppers:
 popular by count, popular by the truth (clicks), random, the oracle, and `blind`, the oracle that does not know what a
-visit came for: what a long history could tell. Value is GBP a session, the exact expectation of what was shown; the
-share is of the gap from `popular` to the oracle.
+visit came for: what a long history could tell. Beside the value of a visit's first two pages stands the share of them
+that lies in the category that it came for. Value is GBP a session, the exact expectation of what was shown; the share
+is of the gap from `popular` to the oracle.
 """
 
 from __future__ import annotations
@@ -183,8 +184,11 @@ def told(name: str, visits: list[Visit], low: float, high: float) -> str:
     both = np.array([visit.pages[:2] for visit in visits if len(visit.pages) > 1]).mean(axis=0)
     value, first = values(visits).mean(), np.mean([visit.pages[0] for visit in visits])
     share = (value - low) / (high - low)
+    wanted = [visit.intended[:2] for visit in visits if len(visit.intended) > 1]
+    follows = "" if not wanted else "   what they came for {:.1%} {:.1%}".format(*np.mean(wanted, axis=0))
     return (
         f"{name:>22} {value:8.3f} {share:8.1%}   first {first:.3f}   pages 1, 2 of the same {both[0]:.3f} {both[1]:.3f}"
+        + follows
     )
 
 

@@ -36,6 +36,7 @@ class Visit:
     session_id: str
     user_id: str | None
     pages: list[float] = field(default_factory=list)
+    intended: list[float] = field(default_factory=list)  # by page, the share of what the visit came for
     cold: float = 0.0
     newcomer: bool = False
     fallbacks: int = 0
@@ -133,6 +134,9 @@ def _visit(shop: Shop, session: Session, client: Client, since: int) -> Visit:
 def _note(visit: Visit, shop: Shop, session: Session, slots: list[tuple[int, str]], since: int) -> None:
     value_K = shop.slot_values(session, slots)
     visit.pages.append(float(value_K.sum()))
+    share = shop.intended(session, slots) if slots else None
+    if share is not None:
+        visit.intended.append(share)
     launched = shop.launched(slots)
     visit.cold += float(value_K[launched >= since].sum())
 

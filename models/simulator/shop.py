@@ -235,6 +235,11 @@ class Shop:
         """Exact expected value in GBP of a page."""
         return float(self.slot_values(session, slots).sum())
 
+    def intended(self, session: Session, slots: Sequence[tuple[int, str]]) -> float | None:
+        """Share of a page in the category that the visit came for; None for a visit that came to look around."""
+        wanted = int(session.batch.intent_B[session.row])
+        return None if wanted < 0 else float((self.truth.catalogue.leaf_I[self._slots(slots)[0][0]] == wanted).mean())
+
     def launched(self, slots: Sequence[tuple[int, str]]) -> Ints:
         """(K,) the day on which each item of a page was launched, negative for those that were always there."""
         return np.asarray(self.truth.catalogue.launch_day_I[self._slots(slots)[0][0]], dtype=np.int64)
