@@ -6,7 +6,8 @@
 
 FILE is a Parquet file with the integer columns user, item, pos, ts (Unix seconds). Each model runs in a process of its
 own, so that its peak memory is its own; `fit s` holds tuning and refit, not the scoring of the test users, and `cpu s`
-is what it took of the cores: on a busy machine the honest one.
+is what it took of the cores: on a busy machine the honest one. `--export-topk` writes each model's lists and
+figures.json, the table's means in full.
 Choices. All items are ranked, nothing is sampled, and everything that is tuned is tuned before the cut.
 """
 
@@ -26,7 +27,7 @@ import numpy as np
 from benchmarks import ranker_basket
 from benchmarks.ranker_data import Table, Task, read_attributes, read_table, repeats, tasks
 from benchmarks.ranker_models import MODELS, Job
-from benchmarks.ranker_table import HEAD, Row, export, rank_all, table_of, values_of
+from benchmarks.ranker_table import HEAD, Row, export, export_figures, rank_all, table_of, values_of
 from features.errors import HomerankerError, UsageError
 from models.metrics import estimate
 
@@ -72,6 +73,8 @@ def run(args: argparse.Namespace, table: Table) -> None:
         print(f"{name}: {HEAD} {rows[-1].values[HEAD].mean():.4f} in {seconds:.0f} s", file=sys.stderr, flush=True)
         if args.export_topk:
             export(args.export_topk / f"{name}.parquet", task.users_N, item_NK, table.item_ids)
+    if args.export_topk:
+        export_figures(args.export_topk / "figures.json", rows)
     print(table_of(rows))
     if task.cold_N.any():
         print(f"\ncold targets ({task.cold_N.mean():.1%} of the users), {HEAD}: ", end="")

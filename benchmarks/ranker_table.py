@@ -9,6 +9,7 @@ Shapes: N users, B users of a chunk, I items, K list places.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,3 +160,9 @@ def export(path: Path, users_N: Ints, item_NK: Ints, item_ids: Ints | None = Non
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table({name: pa.array(values, pa.int64()) for name, values in columns.items()}), path)
+
+
+def export_figures(path: Path, rows: list[Row]) -> None:
+    """Every mean of the table as it was computed, beside the lists that another program may score."""
+    told = {row.name: {name: float(values.mean()) for name, values in row.values.items()} for row in rows}
+    path.write_text(json.dumps(told, indent=2) + "\n")

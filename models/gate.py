@@ -26,7 +26,7 @@ PASS, REFUSE, CANNOT_TELL = "pass", "refuse", "cannot tell"
 # Of a shop with impressions: what is clicked next follows what was shown, so next-visit lists cannot judge.
 PROOF_DECIDES = "told, not judged: the off-policy proof decides"
 # The pages were served by the champion and what it learned since; the policy will have the like of that on top.
-CHAMPION_DECIDES = "told, not judged: the comparison with the champion on the same pages decides"
+CHAMPION_DECIDES = "told, not judged: the comparison with the champion's order decides"
 LOG_DECIDES = "told, not judged: surely better than what was served"
 
 
@@ -166,14 +166,13 @@ def _told(check: Check, limit: str) -> Check:
 def proofs(proof: Mapping[str, Any], against: Mapping[str, Any] | None) -> list[Check]:
     """Against the log, and against the champion where there is one; a log with a fault proves nothing."""
 
-    def check(other: str, told: Mapping[str, Any]) -> Check:
-        rule = f"value of a page against {other}, off-policy"
-        return Check(rule, "surely not worse", "; ".join(told["reasons"]), told["verdict"])
+    def check(rule: str, told: Mapping[str, Any]) -> Check:
+        return Check(f"{rule}, off-policy", "surely not worse", "; ".join(told["reasons"]), told["verdict"])
 
-    served = check("the logging policy", proof)
+    served = check("value of a page against the logging policy", proof)
     if against is None or proof["faults"]:
         return [served]
-    champion = check("the champion", against)
+    champion = check("order of what was shown against the champion's", against)
     if champion.verdict == PASS:
         served = _told(served, CHAMPION_DECIDES)
     elif served.verdict == PASS and champion.verdict == CANNOT_TELL:

@@ -176,8 +176,10 @@ def _policy(facts: Json) -> list[str]:
     )
     if against := learned["against"]:
         told.append(
-            f"Against the champion on the same pages: {against['verdict']}. {'; '.join(against['reasons'])}. Both are"
-            " valued without what the service learns between two retrains; the pages were served with it."
+            f"Against the champion, in the order of what was shown: {against['verdict']}."
+            f" {'; '.join(against['reasons'])}. The pages were served by the champion and what it learned since, which"
+            " both models lack here; what nobody was shown, this cannot tell. Assumes that a reward is the look at a"
+            " place times the worth of the item."
         )
     told.append(
         "Diagnostics: " + ", ".join(f"{name} {value:,.4g}" for name, value in proof["diagnostics"].items()) + "."

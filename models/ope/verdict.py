@@ -28,7 +28,7 @@ class OpeParams:
 
     alpha: float = 0.05
     margin: float = 0.0  # how much worse, as a share of the logging policy's value, still passes
-    margin_champion: float = 0.05  # the same of the champion's value, on pages that the champion served
+    margin_champion: float = 0.05  # the same against the champion, in the order of what was shown (reorder.py)
     min_support: float = 0.2  # of the target's choices; only where support may be partial
     min_pages: int = 500
     min_effective: float = 50.0  # slots: effective sample size of the weights
@@ -84,27 +84,6 @@ def page_values(log: SlotLog, value_N: Floats) -> Floats:
     return np.bincount(at_N, value_N).astype(np.float64)
 
 
-def compare(log: SlotLog, target_N: Floats, champion_N: Floats, params: OpeParams | None = None) -> Judgement:
-    """The verdict on a target policy against a champion's, both valued on the same pages without what serving adds.
-
-    What both would do alike cancels out, page by page, so a night's log can tell what it cannot tell of either alone.
-    The log's support is partial (see `judge`); in the result, `logging` is the champion's value on the log. The floor
-    of the bet is what the champion's heaviest page would lose, read from the log.
-    """
-    params = params or OpeParams()
-    told = diagnostics(log, target_N / log.propensity_N)
-    mine_N, theirs_N = (_normalised(log, one_N / log.propensity_N) for one_N in (target_N, champion_N))
-    mine_R, theirs_R = (page_values(log, weight_N * log.reward_N) for weight_N in (mine_N, theirs_N))
-    figures = (estimate(theirs_R), estimate(mine_R), estimate(mine_R - theirs_R))
-    allowance = params.margin_champion * float(theirs_R.mean()) if theirs_R.size else 0.0
-    floors = [-max(float(value_R.max(initial=0.0)), 1e-9) for value_R in (theirs_R, mine_R)]
-    lower = lower_bound(mine_R - theirs_R, floors[0], params.alpha)
-    better = surely_better(mine_R - theirs_R + allowance, floors[0] + allowance, params.alpha)
-    worse = surely_better(theirs_R - mine_R - allowance, floors[1] - allowance, params.alpha)
-    verdict, reason = _decide(better, worse, allowance, figures[2], lower, told, params)
-    return Judgement(verdict, (reason,), *figures, lower, told, ())
-
-
 def judge(log: SlotLog, target_N: Floats, params: OpeParams | None = None, full_support: bool = True) -> Judgement:
     """The verdict on a target policy with probabilities `target_N` of the logged items given the slots above them.
 
@@ -128,7 +107,7 @@ def judge(log: SlotLog, target_N: Floats, params: OpeParams | None = None, full_
     better = surely_better(value_R - reward_R + allowance, floor + allowance, params.alpha)
     heaviest = float(page_values(log, weight_N).max(initial=1.0)) * -floor
     worse = surely_better(reward_R - value_R - allowance, -heaviest - allowance, params.alpha)
-    verdict, reason = _decide(better, worse, allowance, figures[2], lower, told, params)
+    verdict, reason = decide(better, worse, allowance, figures[2], lower, told, params)
     return Judgement(verdict, (reason,), *figures, lower, told, ())
 
 
@@ -139,7 +118,7 @@ def _normalised(log: SlotLog, weight_N: Floats) -> Floats:
     return weight_N / np.maximum(mean_S[log.position_N], 1e-9)
 
 
-def _decide(
+def decide(
     better: bool,
     worse: bool,
     allowance: float,
@@ -148,6 +127,7 @@ def _decide(
     told: dict[str, float],
     params: OpeParams,
 ) -> tuple[str, str]:
+    """The verdict and its reason, once both bets are settled; no verdict on too little evidence."""
     if told["pages"] < params.min_pages or told["effective sample size"] < params.min_effective:
         seen = f"{told['pages']:,.0f} pages, effective sample size {told['effective sample size']:,.0f} slots"
         return CANNOT_TELL, f"too little evidence: {seen}"

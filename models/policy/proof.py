@@ -8,11 +8,11 @@ Shapes: K slots, C candidates, F features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from models.history import DAY_US
+from models.history import DAY_US, UserState
 from models.homepage import HomepageModel
 from models.items import ItemTable
 from models.policy.impressions import Floats, Ints, Page, People
@@ -44,28 +44,47 @@ def target_probabilities(
 ) -> tuple[list[Floats], list[Floats]]:
     """(K,) for each page: what the model's policy would have shown with which probability, and the chance of a click.
 
-    Pages by time; the chance is as if in the first slot, nan for an item that the model does not name. The model may
-    be of another catalogue than the pages: items that it lacks have the probability 0.
+    Pages by time; the chance is as if in the first slot, nan for an item that the model does not name.
     """
-    to_model = _places(people.items, model.items)
     on_sale_I = model.knowledge.on_sale(model.trained_until_us)
     told: list[Floats] = []
     clicks: list[Floats] = []
+    for page, state in _visits(pages, people):
+        eligible_I = on_sale_I.copy()
+        eligible_I[page.item_K] = True  # it was on the shelf
+        ranking = model.rank(state, model.as_of(page.served_us), eligible_I, candidates)
+        chance = dict(zip(ranking.index_C.tolist(), ranking.p_click_C.tolist(), strict=True))
+        clicks.append(np.array([chance.get(item, np.nan) for item in page.item_K.tolist()]))
+        told.append(slot_probabilities(ranking.score_C.astype(np.float64), ranking.index_C, page.item_K, params))
+    return told, clicks
+
+
+def scores_of_shown(model: HomepageModel, pages: Sequence[Page], people: People) -> list[Floats]:
+    """(K,) for each page: the model's scores of what was shown, pages by time.
+
+    The model may be of another catalogue than the pages; what it lacks is nan.
+    """
+    to_model = _places(people.items, model.items)
+    told: list[Floats] = []
+    for page, state in _visits(pages, people):
+        item_K = page.item_K
+        if to_model is not None:
+            state, item_K = state.renumbered(to_model), np.array([to_model.get(item, -1) for item in item_K.tolist()])
+        score_K = np.full(item_K.size, np.nan)
+        known = item_K >= 0
+        score_K[known] = model.score_items(state, model.as_of(page.served_us), item_K[known]).score_C
+        told.append(score_K)
+    return told
+
+
+def _visits(pages: Sequence[Page], people: People) -> Iterator[tuple[Page, UserState]]:
+    """Each page with what was known of its visitor."""
     day_us = -1
     for page in pages:
         if page.served_us - page.served_us % DAY_US != day_us:
             day_us = page.served_us - page.served_us % DAY_US
             people.open_day(day_us, {one.user_id for one in pages if day_us <= one.served_us < day_us + DAY_US})
-        state, item_K = people.state(page.user_id, page.session_id, page.served_us), page.item_K
-        if to_model is not None:
-            state, item_K = state.renumbered(to_model), np.array([to_model.get(item, -1) for item in item_K.tolist()])
-        eligible_I = on_sale_I.copy()
-        eligible_I[item_K[item_K >= 0]] = True  # it was on the shelf
-        ranking = model.rank(state, model.as_of(page.served_us), eligible_I, candidates)
-        chance = dict(zip(ranking.index_C.tolist(), ranking.p_click_C.tolist(), strict=True))
-        clicks.append(np.array([chance.get(item, np.nan) for item in item_K.tolist()]))
-        told.append(slot_probabilities(ranking.score_C.astype(np.float64), ranking.index_C, item_K, params))
-    return told, clicks
+        yield page, people.state(page.user_id, page.session_id, page.served_us)
 
 
 def _places(items: ItemTable, others: ItemTable) -> dict[int, int] | None:

@@ -21,12 +21,12 @@ from models import calibration
 from models.columns import SHOWN_MORE, feature_names
 from models.homepage import HomepageModel
 from models.log import ActionLog
-from models.ope import Judgement, OpeParams, SlotLog, compare, faults, judge
+from models.ope import Judgement, OpeParams, SlotLog, compare, faults, judge, looks
 from models.ope.estimators import ESTIMATORS, Rounds, estimate
 from models.ope.log import Bools
 from models.policy.impressions import Floats, Impressions, Page, People, impressions, pages_of
 from models.policy.plackett_luce import PlackettLuceParams
-from models.policy.proof import target_probabilities
+from models.policy.proof import scores_of_shown, target_probabilities
 from models.policy.value import PositionNet, ValueParams, Worth, add_worth, held_out, learn, worth_of_clicks
 from models.sequence import SequenceModel
 from models.training import Curves, Progress, quiet
@@ -111,7 +111,10 @@ def learn_policy(
     after = [page for page in pages if page.served_us >= cut_us]
     after = after[:: max(1, len(after) // params.gate_pages)]
     learned = Learned(model, "learned from impressions", curves, worth)
-    return prove(learned, after, people, params, sampling, champion) if after else learned
+    if not after:
+        return learned
+    look_S = looks(net.position.weight.detach().numpy()[:, 0].astype(np.float64))
+    return prove(learned, after, people, params, sampling, champion, look_S)
 
 
 def _fit(
@@ -152,9 +155,10 @@ def prove(
     params: PolicyParams,
     sampling: PlackettLuceParams,
     champion: HomepageModel | None,
+    look_S: Floats,
 ) -> Learned:
     """With verdicts against the logging policy and the champion, a table of estimators (a slot is a round), and the
-    calibration error.
+    calibration error; `look_S` is how many look at each place.
     """
     assert learned.model is not None and learned.worth is not None  # noqa: S101 - what was learned is to be proved
     target_L, chance_L = target_probabilities(learned.model, pages, people, sampling)
@@ -164,8 +168,9 @@ def prove(
     told += [(name, estimate(ESTIMATORS[name](rounds))) for name in ("IPS", "SNIPS")]
     against = None
     if champion is not None:
-        champion_N = np.concatenate(target_probabilities(champion, pages, people, sampling)[0])
-        against = compare(log, target_N, champion_N, params.ope)
+        mine_N, theirs_N = (np.concatenate(scores_of_shown(one, pages, people)) for one in (learned.model, champion))
+        both_N = np.isfinite(theirs_N)  # the champion may lack what was launched since
+        against = compare(log.take(both_N), mine_N[both_N], theirs_N[both_N], look_S, params.ope)
     return replace(
         learned,
         proof=judge(log, target_N, params.ope, full_support=False),

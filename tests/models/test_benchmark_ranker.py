@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ from benchmarks.ranker_table import rank_all, values_of
 from features.errors import SchemaError, UsageError
 
 DAY = 86_400
+SCORER = Path(__file__).resolve().parents[3] / "shared" / "check" / "score_topk.py"  # beside the repository
 N_ITEMS = 40
 
 
@@ -55,6 +59,13 @@ def test_the_table_says_what_the_exported_lists_say(tmp_path: Path, capsys: pyte
     for name in ("popular", "counting"):
         cells = next(line for line in table.splitlines() if line.startswith(f"| {name} ")).split("|")
         assert float(cells[5]) == pytest.approx(independent_ndcg(data, tmp_path / f"{name}.parquet"), abs=1e-4)
+        figures = json.loads((tmp_path / "figures.json").read_text())[name]
+        assert figures["NDCG@10"] == pytest.approx(independent_ndcg(data, tmp_path / f"{name}.parquet"), abs=1e-9)
+        if SCORER.is_file():
+            asked = [sys.executable, SCORER, data, tmp_path / f"{name}.parquet", "--protocol", "loo", "--json"]
+            scored = json.loads(subprocess.run(asked, capture_output=True, text=True, check=True).stdout)
+            means = {metric: told["mean"] for metric, told in scored["scores"][0]["metrics"].items()}
+            assert {metric: means[metric] for metric in figures} == pytest.approx(figures, abs=1e-6)
     assert "own items are left out of lists" in table
 
 
