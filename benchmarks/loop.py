@@ -123,6 +123,10 @@ def night(log: Log, until_us: int, dest: Path, champion: HomepageModel | None) -
     recipe.refresh(told.model, log.actions, log.items, until_us).save(dest)
     checks = proofs(told.proof.to_json(), told.against and told.against.to_json())
     said = "; ".join(f"{check.rule}: {check.observed}" for check in checks)
+    if told.worth is not None:
+        worth = told.worth
+        said += f"; a click is worth {worth.base:.3f} (later in its visit {worth.staying:.3f})"
+        said += f" + {worth.slope:.4f} x price"
     return Night(told.model, all(check.verdict == PASS for check in checks), said)
 
 

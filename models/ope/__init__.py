@@ -5,7 +5,7 @@ is the bound that decides, `judge` the gate, `compare` the gate between two mode
 for any of it.
 """
 
-from models.ope.betting import lower_bound, surely_better
+from models.ope.betting import lower_bound
 from models.ope.estimators import ESTIMATORS, Rounds, estimate
 from models.ope.faults import Fault, faults
 from models.ope.log import SlotLog
@@ -25,5 +25,4 @@ __all__ = [
     "judge",
     "looks",
     "lower_bound",
-    "surely_better",
 ]

@@ -33,12 +33,6 @@ def log_capital(value_N: Floats, mean: float) -> float:
     return best
 
 
-def surely_better(difference_N: Floats, floor: float, alpha: float = 0.05) -> bool:
-    """Whether the mean of the differences is above 0 with an error of at most `alpha`; each is at least `floor` < 0."""
-    moved_N = difference_N[difference_N != 0.0]  # where both earn the same, nothing is won or lost
-    return bool(log_capital(_lifted(moved_N, floor), -floor) >= np.log(1 / alpha))
-
-
 def lower_bound(value_N: Floats, floor: float, alpha: float = 0.05, steps: int = 40) -> float:
     """The largest mean that the capital after all rounds refutes at `alpha`, `floor` if none is; values >= `floor`."""
     lifted_N = _lifted(value_N, floor)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.ope.betting import lower_bound, surely_better
+from models.ope.betting import lower_bound
 from models.ope.estimators import Floats, estimate
 from models.ope.log import SlotLog
 from models.ope.verdict import Judgement, OpeParams, decide, diagnostics, page_values
@@ -56,7 +56,6 @@ def compare(
     told = diagnostics(log, np.ones(log.reward_N.size))
     floors = [-max(float(value_R.max(initial=0.0)), 1e-9) for value_R in (theirs_R, mine_R)]
     lower = lower_bound(mine_R - theirs_R, floors[0], params.alpha)
-    better = surely_better(mine_R - theirs_R + allowance, floors[0] + allowance, params.alpha)
-    worse = surely_better(theirs_R - mine_R - allowance, floors[1] - allowance, params.alpha)
-    verdict, reason = decide(better, worse, allowance, figures[2], lower, told, params)
+    worse = lower_bound(theirs_R - mine_R, floors[1], params.alpha) > allowance
+    verdict, reason = decide(lower > -allowance, worse, allowance, figures[2], lower, told, params)
     return Judgement(verdict, (reason,), *figures, lower, told, ())

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from models.gate import CANNOT_TELL, PASS, REFUSE
-from models.ope.betting import lower_bound, surely_better
+from models.ope.betting import lower_bound
 from models.ope.estimators import Floats, Interval, estimate
 from models.ope.faults import Fault, faults
 from models.ope.log import SlotLog
@@ -104,10 +104,9 @@ def judge(log: SlotLog, target_N: Floats, params: OpeParams | None = None, full_
     allowance = params.margin * float(reward_R.mean()) if reward_R.size else 0.0
     floor = -max(float(reward_R.max(initial=0.0)), 1e-9)
     lower = lower_bound(value_R - reward_R, floor, params.alpha)
-    better = surely_better(value_R - reward_R + allowance, floor + allowance, params.alpha)
     heaviest = float(page_values(log, weight_N).max(initial=1.0)) * -floor
-    worse = surely_better(reward_R - value_R - allowance, -heaviest - allowance, params.alpha)
-    verdict, reason = decide(better, worse, allowance, figures[2], lower, told, params)
+    worse = lower_bound(reward_R - value_R, -heaviest, params.alpha) > allowance
+    verdict, reason = decide(lower > -allowance, worse, allowance, figures[2], lower, told, params)
     return Judgement(verdict, (reason,), *figures, lower, told, ())
 
 

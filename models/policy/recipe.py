@@ -28,6 +28,7 @@ from models.policy.impressions import Floats, Impressions, Page, People, impress
 from models.policy.plackett_luce import PlackettLuceParams
 from models.policy.proof import scores_of_shown, target_probabilities
 from models.policy.value import PositionNet, ValueParams, Worth, add_worth, held_out, learn, worth_of_clicks
+from models.policy.visit import worth_of_staying
 from models.sequence import SequenceModel
 from models.training import Curves, Progress, quiet
 
@@ -106,6 +107,7 @@ def learn_policy(
     seen = impressions(before, people, log, judged.items, sequence)
     off_F = np.array([name.startswith(SHOWN_MORE) for name in feature_names(judged.knowledge)])
     net, worth, curves = _fit(seen, off_F, params.value, checkpoints, progress)
+    worth = _with_rest(worth, before, np.expm1(judged.knowledge.statistics.values["log_price"]), params.value)
     newest = _rows(seen, np.arange(len(seen.x_NKF)) >= _cut(seen))  # which the weights did not see
     model = _model(judged, net, worth, newest)
     after = [page for page in pages if page.served_us >= cut_us]
@@ -127,6 +129,15 @@ def _fit(
         early, params, off_F, validate=lambda one: held_out(one, late), checkpoints=checkpoints, progress=progress
     )
     return net, worth_of_clicks(seen, params), curves
+
+
+def _with_rest(worth: Worth, pages: list[Page], price_I: Floats, params: ValueParams) -> Worth:
+    """A click's worth with what it brings later in the visit."""
+    if not params.rest_of_visit:
+        return worth
+    staying = worth_of_staying(pages, lambda page: float(worth.of(price_I[page.item_K[page.clicked_K]]).sum()))
+    staying *= params.rest_of_visit
+    return replace(worth, base=worth.base + staying, staying=staying)
 
 
 def _cut(seen: Impressions) -> int:

@@ -34,10 +34,14 @@ RIDGE, POSITION_RIDGE, NEWTON = 30.0, 1.0, 6
 
 @dataclass(frozen=True)
 class Worth:
-    """What a click on an item of a price is worth: `base` + `slope` x price, in the shop's currency."""
+    """What a click on an item of a price is worth: `base` + `slope` x price, in the shop's currency.
+
+    `staying` is the part of `base` that comes later in the visit (visit.py).
+    """
 
     base: float
     slope: float
+    staying: float = 0.0
 
     def of(self, price: Floats) -> Floats:
         """Same shape as the prices."""
@@ -51,6 +55,7 @@ class ValueParams:
     click: float = 0.02
     cart: float = 0.10
     margin: float = 0.35
+    rest_of_visit: float = 1.0  # how much what a click brings later in the visit counts; 0: a bandit of one page
     max_pages: int = 20_000  # the newest before the cut
     net: RankerParams = field(
         default_factory=lambda: RankerParams(batch=64, loop=LoopParams(epochs=3, learning_rate=1e-3, weight_decay=0.05))
