@@ -192,6 +192,7 @@ def told(name: str, visits: list[Visit], low: float, high: float) -> str:
     follows = "" if not wanted else "   what they came for {:.1%} {:.1%}".format(*np.mean(wanted, axis=0))
     return (
         f"{name:>22} {value:8.3f} {share:8.1%}   first {first:.3f}   pages 1, 2 of the same {both[0]:.3f} {both[1]:.3f}"
+        + f"   {np.mean([len(visit.pages) for visit in visits]):.2f} pages"
         + follows
     )
 
