@@ -159,11 +159,16 @@ def _policy(facts: Json) -> list[str]:
         )
         return told
     worth = learned["worth"]
+    horizon = (
+        f"Of it, {worth['staying']:.3f} are what a click brings later in its visit (policy.value.rest_of_visit)."
+        if worth["staying"]
+        else "It looks one page ahead (a contextual bandit): no policy with a longer horizon has shown more in the"
+        " simulated table (python -m benchmarks.policies)."
+    )
     told.append(
         "The page policy was learned from impressions: the ranker's network, fitted to the clicks on what was shown,"
         f" with a term for each position. A click counts {worth['base']:.3f} + {worth['slope']:.4f} x price, a line"
-        " through what followed clicks. It looks one page ahead (a contextual bandit): no policy with a longer horizon"
-        " has shown more in the simulated table (python -m benchmarks.policies)."
+        f" through what followed clicks. {horizon}"
     )
     proof = learned["proof"]
     if proof is None:

@@ -55,7 +55,7 @@ class ValueParams:
     click: float = 0.02
     cart: float = 0.10
     margin: float = 0.35
-    rest_of_visit: float = 1.0  # how much what a click brings later in the visit counts; 0: a bandit of one page
+    rest_of_visit: float = 0.0  # how much what a click brings later in the visit counts; 0: a bandit of one page
     max_pages: int = 20_000  # the newest before the cut
     net: RankerParams = field(
         default_factory=lambda: RankerParams(batch=64, loop=LoopParams(epochs=3, learning_rate=1e-3, weight_decay=0.05))
