@@ -88,8 +88,8 @@ def plain_models(shop: Shop, seed: int) -> dict[str, tuple[Floats, float]]:
     """Name -> (calibrated probabilities of the judged slots, seconds)."""
     told = {}
     for name, fit, x_RKF in (
-        ("logistic regression", _linear, shop.x_RKF),
-        ("the same with taste", _linear, shop.with_taste_RKF),
+        ("logistic regression", linear, shop.x_RKF),
+        ("the same with taste", linear, shop.with_taste_RKF),
         ("LightGBM", _trees, shop.x_RKF),
     ):
         early = ~shop.judged_R & ~shop.held_R
@@ -104,7 +104,8 @@ def plain_models(shop: Shop, seed: int) -> dict[str, tuple[Floats, float]]:
     return told
 
 
-def _linear(x_N: Floats32, y_N: Floats, w_N: Floats, _held: tuple[Floats32, Floats], _seed: int) -> Logit:
+def linear(x_N: Floats32, y_N: Floats, w_N: Floats, _held: tuple[Floats32, Floats], _seed: int) -> Logit:
+    """Logistic regression with a term of each position: rows of `flat` -> logits."""
     mean, spread = x_N.mean(0), np.maximum(x_N.std(0), 1e-5)
 
     def wide(rows: Floats32) -> Floats32:
