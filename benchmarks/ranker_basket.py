@@ -13,6 +13,7 @@ import resource
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,20 +25,22 @@ from features.errors import UsageError
 from features.importers import import_data
 from features.schema import Events, Items
 from features.tables import table_files
-from models import recipe
+from models import recipe, sequence
+from models.encoders import ENCODERS
 from models.evaluation import Floats, Slice, Top, lists_of, tops
 from models.examples import states_from_log
-from models.history import DAY_US
+from models.history import DAY_US, UserState
 from models.homepage import HomepageModel
 from models.items import ItemTable
 from models.log import ActionLog
 from models.metrics import Lists, coverage, ndcg, recall, reciprocal_rank
 from models.recipe import Times, TrainParams
+from models.retrieval import Ints, strongest
 from models.training import deterministic
 from models.yardsticks import YARDSTICKS, fit_lightgbm
 
 SHIPPED = "homeranker"
-MODELS = (*YARDSTICKS, "lightgbm", SHIPPED)
+MODELS = (*YARDSTICKS, *ENCODERS, "lightgbm", SHIPPED)
 
 
 def read(data: Path) -> tuple[ItemTable, ActionLog]:
@@ -85,6 +88,25 @@ def fit(log: ActionLog, table: ItemTable, cut_us: int, seed: int) -> tuple[Homep
     return model, fit_lightgbm(lists, params.threads), seconds
 
 
+def network(name: str, log: ActionLog, items: ItemTable, cut_us: int, seed: int) -> tuple[Top, tuple[float, float]]:
+    """One encoder alone, own items allowed; it stops by the slice before the cut and is fitted again up to the cut."""
+    started, cores = time.perf_counter(), time.process_time()
+    params = TrainParams()
+    deterministic(params.threads, seed)
+    chosen = replace(params.sequence, encoder=name)
+    tune_us = 2 * cut_us - int(log.time_us[-1]) - 1
+    _, curves = sequence.train(log.before(tune_us), chosen, validate_on=log.between(tune_us, cut_us))
+    model, _ = sequence.train(log.before(cut_us), chosen, stop_after=curves.best_epoch)
+    known_I = np.zeros(len(items), dtype=np.bool_)
+    known_I[np.unique(log.before(cut_us).item)] = True
+
+    def top(state: UserState, _as_of_us: int) -> Ints:
+        score_I = model.scores(state, len(items))
+        return strongest(score_I - score_I.min() + 1e-6, PLACES + 300, known_I)
+
+    return top, (time.perf_counter() - started, time.process_time() - cores)
+
+
 def run(args: argparse.Namespace) -> None:
     """Fit once, judge every model on the same users, print."""
     if args.cut is None:
@@ -101,8 +123,10 @@ def run(args: argparse.Namespace) -> None:
     print(f"{args.data.name}, next basket after {args.cut}: {len(held.users):,} users, {len(table):,} items")
     rows = []
     for name in args.models:
-        values, item_NK = values_of(held, named[name])
         cost = seconds if name in (SHIPPED, "lightgbm") else (0.0, 0.0)
+        if name in ENCODERS:
+            named[name], cost = network(name, log, table, cut_us, args.seed)
+        values, item_NK = values_of(held, named[name])
         rows.append(Row(name, values, coverage(item_NK, len(table)), *cost, peak))
         print(f"{name}: NDCG@10 {values['NDCG@10'].mean():.4f}", file=sys.stderr, flush=True)
         if args.export_topk:
