@@ -53,7 +53,7 @@ CONVERSION = f"""
 
 def marginals(folder: Path) -> dict[str, float]:
     """What can be measured of one directory of canonical tables; crawlers (over 200 events a visit) do not count."""
-    connection = connect_duckdb("1GB")
+    connection = connect_duckdb(1000)
     found: dict[str, float] = {}
     for table in (Events.TABLE, Slates.TABLE):
         if files := [str(path) for path in table_files(folder, table)]:

@@ -28,7 +28,8 @@ from features.parquet_file import ROW_GROUP, ParquetFile
 from features.schema import PARTITION, PARTITIONED_BY, Events, Items, ItemVectors, Slates, Users, arrow_schema
 
 PART = "part-0000.parquet"
-MEMORY_LIMIT = "180MB"  # of DuckDB, for merging and sorting; beyond it DuckDB spills to disk
+MEMORY_MB = 180  # of DuckDB, for merging and sorting; beyond it DuckDB spills to disk
+MORE_MEMORY = (1, 4, 16)  # times that, one after the other, where rows are so wide that even spilling needs more
 _SEQ = "__seq"
 
 KEYS: dict[str, tuple[str, ...]] = {
@@ -117,10 +118,10 @@ def _unreadable(path: Path, error: Exception) -> SourceError:
     return SourceError(f"{path}: not a readable Parquet file, truncated or damaged ({first}); copy or export it again")
 
 
-def connect_duckdb(memory_limit: str = MEMORY_LIMIT, spill: Path | None = None) -> duckdb.DuckDBPyConnection:
+def connect_duckdb(memory_mb: int = MEMORY_MB, spill: Path | None = None) -> duckdb.DuckDBPyConnection:
     """A DuckDB in memory that works in UTC, loads nothing from the network and spills into `spill`."""
     connection = duckdb.connect(
-        config={"memory_limit": memory_limit, "threads": 2, "autoinstall_known_extensions": False}
+        config={"memory_limit": f"{memory_mb}MB", "threads": 2, "autoinstall_known_extensions": False}
     )
     connection.execute("SET TimeZone = 'UTC'")
     with contextlib.suppress(duckdb.InvalidInputException):  # in a notebook it asks for ipywidgets to be silent
@@ -138,9 +139,9 @@ class TableWriter:
     arrival; of items, users and vectors the last row given, as in a feed of updates. `quarantine` keeps every row.
     """
 
-    def __init__(self, dest: Path, table: str, memory_limit: str = MEMORY_LIMIT) -> None:
+    def __init__(self, dest: Path, table: str, memory_mb: int = MEMORY_MB) -> None:
         dest.mkdir(parents=True, exist_ok=True)
-        self._dest, self._table, self._memory_limit = dest, table, memory_limit
+        self._dest, self._table, self._memory_mb = dest, table, memory_mb
         self._staging = Path(tempfile.mkdtemp(prefix=f".{table}-", dir=dest))
         self._writer: pq.ParquetWriter | None = None
         self._files = 0
@@ -197,7 +198,18 @@ class TableWriter:
         if not self._rows:
             _DaySink(final, PARTITIONED_BY.get(self._table), arrow_schema(columns_of(self._table))).close()
             return 0
-        connection = connect_duckdb(self._memory_limit, self._staging / "spill")
+        for times in MORE_MEMORY[:-1]:
+            try:
+                return self._merged(final, times * self._memory_mb)
+            except (duckdb.OutOfMemoryException, OSError) as error:  # pyarrow's reader makes an OSError of it
+                if "Out of Memory" not in str(error):
+                    raise
+                shutil.rmtree(final)
+                final.mkdir()
+        return self._merged(final, MORE_MEMORY[-1] * self._memory_mb)
+
+    def _merged(self, final: Path, memory_mb: int) -> int:
+        connection = connect_duckdb(memory_mb, self._staging / "spill")
         try:
             reader = connection.sql(self._sorted_query(connection)).to_arrow_reader(ROW_GROUP)
             sink = _DaySink(final, PARTITIONED_BY.get(self._table), reader.schema)

@@ -31,7 +31,7 @@ from serving.champion import CHAMPION
 from serving.erasure import Erased
 from serving.event_log import EXPORTED, EventLog
 
-BATCH = 20_000
+BATCH, SLATES = 20_000, 1_000  # rows read at a time; a slate becomes a row a slot
 EXTRA, POSTED_REQUEST_ID, STATE, SIGNALS = "extra", "posted_request_id", "state", "signals"
 EVENT_NAMES = frozenset(column.name for column in Events.COLUMNS)
 TEXT = pa.string()
@@ -122,12 +122,12 @@ def without_erased(rows: pa.Table, table: str, erased: Erased, dropped: list[int
     return rows.filter(pa.array(keep))
 
 
-def _read(path: Path, sql: str, values: tuple[Any, ...]) -> Iterator[list[Any]]:
+def _read(path: Path, sql: str, values: tuple[Any, ...], size: int = BATCH) -> Iterator[list[Any]]:
     """Rows in batches, on a connection of its own, so that the service's writers never wait."""
     try:
         connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)
         cursor = connection.execute(sql, values)
-        while rows := cursor.fetchmany(BATCH):
+        while rows := cursor.fetchmany(size):
             yield rows
         connection.close()
     except sqlite3.Error as error:
@@ -157,7 +157,7 @@ def _event(row: dict[str, Any], verified: bool) -> dict[str, Any]:
 def _slates(path: Path, before_us: int) -> Iterator[pa.Table]:
     schema = arrow_schema(Slates.COLUMNS).append(pa.field(STATE, TEXT)).append(pa.field(SIGNALS, TEXT))
     sql = "SELECT request_id, served_us, user_id, session_id, slate FROM slates WHERE served_us < ? ORDER BY served_us"
-    for rows in _read(path, sql, (before_us,)):
+    for rows in _read(path, sql, (before_us,), SLATES):
         found = [slot for row in rows for slot in _slots(*row)]
         yield pa.Table.from_pylist(found, schema=schema)
 

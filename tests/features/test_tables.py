@@ -7,10 +7,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from features import tables
 from features.errors import SchemaError, SourceError
 from features.parquet_file import write_file
 from features.schema import TIMESTAMP, Events, Items, arrow_schema
@@ -160,3 +163,26 @@ def test_a_file_is_the_same_however_its_rows_arrive(tmp_path: Path) -> None:
     write_file(tmp_path / "b.parquet", schema, [rows.slice(n, 7_000) for n in range(0, 150_000, 7_000)])
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
     assert pq.ParquetFile(tmp_path / "a.parquet").num_row_groups == 3
+
+
+def test_rows_that_are_too_wide_to_be_sorted_in_little_memory_get_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A night's export sorts half a million slots with the signals that they were drawn by."""
+    n, rng = 20_000, np.random.default_rng(0)
+    served = [datetime(2026, 1, 1, tzinfo=UTC)] * n
+    known = {
+        "request_id": [f"r{at:05d}" for at in rng.permutation(n)], "served_at": served, "session_id": ["s"] * n,
+        "surface": ["home"] * n, "position": [1] * n, "item_id": ["i"] * n, "propensity": [1.0] * n,
+    }  # fmt: skip
+    rows = pa.table({**known, "state": [rng.bytes(750).hex() for _ in range(n)]})
+    with monkeypatch.context() as little, TableWriter(tmp_path, "slates", memory_mb=10) as writer:
+        little.setattr(tables, "MORE_MEMORY", (1,))
+        writer.write(rows)
+        with pytest.raises((duckdb.OutOfMemoryException, OSError), match="Out of Memory"):
+            writer.close()
+    with TableWriter(tmp_path, "slates", memory_mb=10) as writer:
+        writer.write(rows)
+        assert writer.close().rows_out == n
+    requests = read_table(tmp_path, "slates")["request_id"].to_pylist()
+    assert requests == sorted(requests) and len(requests) == n
