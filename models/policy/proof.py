@@ -42,21 +42,21 @@ def slot_probabilities(score_C: Floats, index_C: Ints, item_K: Ints, params: Pla
 def target_probabilities(
     model: HomepageModel, pages: Sequence[Page], people: People, params: PlackettLuceParams, candidates: int = 500
 ) -> tuple[list[Floats], list[Floats]]:
-    """(K,) for each page: what the model's policy would have shown with which probability, and the chance of a click.
+    """(K,) for each page: what the model's policy would have shown with which probability, and the model's scores.
 
-    Pages by time; the chance is as if in the first slot, nan for an item that the model does not name.
+    Pages by time; a score is nan for an item that the model does not name.
     """
     on_sale_I = model.knowledge.on_sale(model.trained_until_us)
     told: list[Floats] = []
-    clicks: list[Floats] = []
+    scores: list[Floats] = []
     for page, state in _visits(pages, people):
         eligible_I = on_sale_I.copy()
         eligible_I[page.item_K] = True  # it was on the shelf
         ranking = model.rank(state, model.as_of(page.served_us), eligible_I, candidates)
-        chance = dict(zip(ranking.index_C.tolist(), ranking.p_click_C.tolist(), strict=True))
-        clicks.append(np.array([chance.get(item, np.nan) for item in page.item_K.tolist()]))
+        score = dict(zip(ranking.index_C.tolist(), ranking.score_C.tolist(), strict=True))
+        scores.append(np.array([score.get(item, np.nan) for item in page.item_K.tolist()]))
         told.append(slot_probabilities(ranking.score_C.astype(np.float64), ranking.index_C, page.item_K, params))
-    return told, clicks
+    return told, scores
 
 
 def scores_of_shown(model: HomepageModel, pages: Sequence[Page], people: People) -> list[Floats]:

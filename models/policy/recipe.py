@@ -169,10 +169,10 @@ def prove(
     look_S: Floats,
 ) -> Learned:
     """With verdicts against the logging policy and the champion, a table of estimators (a slot is a round), and the
-    calibration error; `look_S` is how many look at each place.
+    chance of a click calibrated on these pages; `look_S` is how many look at each place.
     """
     assert learned.model is not None and learned.worth is not None  # noqa: S101 - what was learned is to be proved
-    target_L, chance_L = target_probabilities(learned.model, pages, people, sampling)
+    target_L, score_L = target_probabilities(learned.model, pages, people, sampling)
     target_N, log = np.concatenate(target_L), _slots(learned.model, learned.worth, pages)
     rounds = Rounds(log.reward_N, log.propensity_N, target_N)
     told = [("logging policy", estimate(log.reward_N))]
@@ -182,12 +182,14 @@ def prove(
         mine_N, theirs_N = (np.concatenate(scores_of_shown(one, pages, people)) for one in (learned.model, champion))
         both_N = np.isfinite(theirs_N)  # the champion may lack what was launched since
         against = compare(log.take(both_N), mine_N[both_N], theirs_N[both_N], look_S, params.ope)
+    scale, error = _calibrated(learned.model.calibration, pages, score_L)
     return replace(
         learned,
+        model=replace(learned.model, calibration=scale),
         proof=judge(log, target_N, params.ope, full_support=False),
         against=against,
         table=tuple({"estimator": name, **interval.to_json()} for name, interval in told),
-        calibration_error=_calibration_error(pages, chance_L),
+        calibration_error=error,
     )
 
 
@@ -213,13 +215,22 @@ def _slots(model: HomepageModel, worth: Worth, pages: list[Page]) -> SlotLog:
     )
 
 
-def _calibration_error(pages: list[Page], chance_L: list[Floats]) -> float | None:
-    """Of the chance of a click in the first slots that the model names; None where hardly any were shown."""
-    first = [
-        (page.position_K <= FIRST_SLOTS) & np.isfinite(chance) for page, chance in zip(pages, chance_L, strict=True)
-    ]
-    said = np.concatenate([chance[keep] for chance, keep in zip(chance_L, first, strict=True)])
-    did = np.concatenate([page.clicked_K[keep] for page, keep in zip(pages, first, strict=True)]).astype(np.float64)
-    if said.size < LEAST_CALIBRATED:
-        return None
-    return calibration.expected_calibration_error(calibration.calibration_bins(said, did))
+def _calibrated(
+    before: calibration.Calibration, pages: list[Page], score_L: list[Floats]
+) -> tuple[calibration.Calibration, float | None]:
+    """From score to the chance of a click in the first slots, fitted to these pages, and its error.
+
+    A new policy shows other items than the one before, those that it thinks much of: calibrated on the old one's pages
+    it says too much. The error is that of the earlier half's calibration on the later half; where hardly any such slots
+    were shown the calibration stays as it was, and with too few even for an error there is None.
+    """
+    first = [(page.position_K <= FIRST_SLOTS) & np.isfinite(score) for page, score in zip(pages, score_L, strict=True)]
+    score_N = np.concatenate([score[keep] for score, keep in zip(score_L, first, strict=True)])
+    did_N = np.concatenate([page.clicked_K[keep] for page, keep in zip(pages, first, strict=True)]).astype(np.float64)
+    if score_N.size < LEAST_CALIBRATED:
+        return before, None
+    half = score_N.size // 2 if score_N.size >= 2 * LEAST_CALIBRATED else 0
+    told = calibration.fit(score_N[:half], did_N[:half]) if half else before
+    bins = calibration.calibration_bins(told.probability(score_N[half:]), did_N[half:])
+    scale = calibration.fit(score_N, did_N) if told.fitted and half else before
+    return scale, calibration.expected_calibration_error(bins)

@@ -21,7 +21,7 @@ from models.ope.log import Bools
 from models.policy.impressions import Impressions, Page, People, impressions, pages_of
 from models.policy.plackett_luce import PlackettLuceParams
 from models.policy.proof import scores_of_shown, slot_probabilities
-from models.policy.recipe import PolicyParams, learn_policy
+from models.policy.recipe import PolicyParams, _calibrated, learn_policy
 from models.policy.value import PositionNet, ValueParams, held_out, learn, worth_of_clicks
 from models.ranker import RankerNet, RankerParams
 from models.signals import Knowledge
@@ -175,6 +175,22 @@ def test_a_champion_is_judged_on_the_same_pages_whatever_its_catalogue(data: Dat
     assert np.isfinite(mine).all()
     assert (np.isnan(theirs) == (shown_N < 10)).all()  # only what it lacks has no score
     assert np.corrcoef(mine[shown_N >= 10], theirs[shown_N >= 10])[0, 1] > 0.9
+
+
+def test_the_chance_of_a_click_is_that_of_the_pages_that_judge(pages: list[Page]) -> None:
+    """The scores say ten times too much; fitted on the earlier half, they are right on the later one."""
+    truth = [np.full(page.item_K.size, 0.12) for page in pages]
+    rng = np.random.default_rng(0)
+    clicked = [replace(page, clicked_K=rng.random(page.item_K.size) < 0.12) for page in pages]
+    said = [np.log(p / (1 - p)) + rng.normal(0.0, 0.5, p.size) for p in truth]
+    wrong = Calibration(1.0, 2.3, True)
+    scale, error = _calibrated(wrong, clicked, said)
+    assert error is not None and error < 0.03
+    assert scale.probability(np.array([np.log(0.12 / 0.88)])) == pytest.approx(0.12, abs=0.02)
+    few = [np.where(np.arange(score.size) < 1, score, np.nan) for score in said[:400]]
+    kept, seen = _calibrated(wrong, clicked[:400], few)
+    assert kept is wrong and seen is not None and seen > 0.2
+    assert _calibrated(wrong, clicked[:50], said[:50]) == (wrong, None)
 
 
 def fit_judged(data: Data) -> HomepageModel:
