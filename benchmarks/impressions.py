@@ -68,13 +68,23 @@ class Shop:
         self.catalogue = Catalogue.of(self.items, ContentSpace.fit(self.items).vectors(self.items))
         tables = [pq.read_table(folder / "clean" / f"{name}.parquet") for name in (Slates.TABLE, Events.TABLE)]
         self.pages = Pages.from_tables(*tables, self.items.index)
-        self.x_RKF, self.names = columns(self.pages, self.catalogue)
-        expected_RK = average_clicks(self.pages, self.x_RKF, self.names)
-        taste_RK1 = taste(self.pages, self.catalogue, expected_RK)[:, :, None]
-        self.with_taste_RKF = np.concatenate([self.x_RKF, taste_RK1], axis=2)
+        self.x_RKF, self.with_taste_RKF = both_columns(self.pages, self.catalogue)
         cut_us = (int(self.pages.time_us_R.max()) // DAY_US + 1 - NEWEST_DAYS) * DAY_US
         self.judged_R: Bools = self.pages.time_us_R >= cut_us
         self.held_R: Bools = ~self.judged_R & (self.pages.time_us_R >= cut_us - NEWEST_DAYS * DAY_US)
+
+
+def both_columns(pages: Pages, catalogue: Catalogue) -> tuple[Floats32, Floats32]:
+    """(R, K, F) columns, and the same with each shopper's own taste."""
+    x_RKF, names = columns(pages, catalogue)
+    taste_RK1 = taste(pages, catalogue, average_clicks(pages, x_RKF, names))[:, :, None]
+    return x_RKF, np.concatenate([x_RKF, taste_RK1], axis=2)
+
+
+def thinned(x_N: Floats32, y_N: Floats, seed: int) -> tuple[Floats32, Floats, Floats]:
+    """All clicks and KEPT of the other rows, with weights that make up for it."""
+    keep = (y_N > 0) | (np.random.default_rng(seed).random(y_N.size) < KEPT)
+    return x_N[keep], y_N[keep], np.where(y_N[keep] > 0, 1.0, 1 / KEPT)
 
 
 def flat(pages: Pages, x_RKF: Floats32) -> tuple[Floats32, Floats]:
@@ -94,10 +104,9 @@ def plain_models(shop: Shop, seed: int) -> dict[str, tuple[Floats, float]]:
     ):
         early = ~shop.judged_R & ~shop.held_R
         x_N, y_N = flat(shop.pages.rows(early), x_RKF[early])
-        keep = (y_N > 0) | (np.random.default_rng(seed).random(y_N.size) < KEPT)
         held, judged = (flat(shop.pages.rows(part), x_RKF[part]) for part in (shop.held_R, shop.judged_R))
         began = time.perf_counter()
-        logit = fit(x_N[keep], y_N[keep], np.where(y_N[keep] > 0, 1.0, 1 / KEPT), held, seed)
+        logit = fit(*thinned(x_N, y_N, seed), held, seed)
         seconds = time.perf_counter() - began
         slope, offset = platt(logit(held[0]), held[1])
         told[name] = (1 / (1 + np.exp(-(slope * logit(judged[0]) + offset))), seconds)

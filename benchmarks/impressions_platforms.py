@@ -19,16 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from benchmarks.impressions import KEPT, NEWEST_DAYS, flat, linear, say, shown
-from benchmarks.impressions_truth import play_and_write
-from features.cleaning import clean
-from features.schema import Events, Items, Slates
+from benchmarks.impressions import Shop, both_columns, flat, linear, say, shown, thinned
+from features.schema import Events, Slates
 from models.binary import auc, auc_difference
-from models.impressions.columns import Catalogue, average_clicks, columns
+from models.impressions.columns import Floats32
 from models.impressions.model import DAY_US, Floats
 from models.impressions.pages import Bools, Pages
-from models.impressions.taste import taste
-from models.items import ContentSpace, ItemTable
 from models.simulator import SimulatorParams
 
 WEB = 0
@@ -56,21 +52,14 @@ def judged_pages(pages: Pages, cut_us: int) -> Bools:
     return result
 
 
-def chances(pages: Pages, catalogue: Catalogue, asked: tuple[str, ...], cut_us: int) -> dict[str, Floats]:
-    """Request -> (K,) logits of a click, by a logistic regression of the pages before the cut."""
-    x_RKF, names = columns(pages, catalogue)
-    taste_RK1 = taste(pages, catalogue, average_clicks(pages, x_RKF, names))[:, :, None]
-    x_RKF = np.concatenate([x_RKF, taste_RK1], axis=2)
+def chances(pages: Pages, x_RKF: Floats32, asked: tuple[str, ...], cut_us: int) -> Floats:
+    """(N,) logits of a click on the real slots of these requests, by a logistic regression of the pages before it."""
     early = pages.time_us_R < cut_us
     x_N, y_N = flat(pages.rows(early), x_RKF[early])
-    keep = (y_N > 0) | (np.random.default_rng(0).random(y_N.size) < KEPT)
-    logit = linear(x_N[keep], y_N[keep], np.where(y_N[keep] > 0, 1.0, 1 / KEPT), (x_N[:0], y_N[:0]), 0)
+    logit = linear(*thinned(x_N, y_N, 0), (x_N[:0], y_N[:0]), 0)
     place = {request: at for at, request in enumerate(pages.request_ids)}
-    told = {}
-    for request in asked:
-        row = np.array([place[request]])
-        told[request] = logit(flat(pages.rows(row), x_RKF[row])[0])
-    return told
+    rows = np.array([place[request] for request in asked])
+    return logit(flat(pages.rows(rows), x_RKF[rows])[0])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -83,25 +72,21 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     params = SimulatorParams(days=args.days, users=args.users, sessions_per_day=args.sessions, seed=args.seed)
     with tempfile.TemporaryDirectory(prefix="homeranker-platforms-") as name:
-        folder = Path(name)
-        play_and_write(params, folder / "tables", last_days=1)
-        clean(folder / "tables", folder / "clean")
-        slates, events, items = (
-            pq.read_table(folder / "clean" / f"{table}.parquet") for table in (Slates.TABLE, Events.TABLE, Items.TABLE)
-        )
-    table = ItemTable.from_arrow(items)
-    catalogue = Catalogue.of(table, ContentSpace.fit(table).vectors(table))
-    one = Pages.from_tables(slates, events, table.index)
-    cut_us = (int(one.time_us_R.max()) // DAY_US + 1 - 2 * NEWEST_DAYS) * DAY_US
-    asked = one.rows(judged_pages(one, cut_us))
+        shop = Shop(params, Path(name))
+        tables = [
+            apart(pq.read_table(Path(name) / "clean" / f"{table}.parquet"), user, platform)
+            for table, user, platform in (
+                (Slates.TABLE, Slates.USER_ID, Slates.PLATFORM), (Events.TABLE, Events.USER_ID, Events.PLATFORM),
+            )
+        ]  # fmt: skip
+    pages, split = shop.pages, Pages.from_tables(*tables, shop.items.index)
+    cut_us = int(pages.time_us_R[shop.judged_R | shop.held_R].min()) // DAY_US * DAY_US
+    asked = pages.rows(judged_pages(pages, cut_us))
     say(f"{len(asked):,} pages are judged")
-    split = Pages.from_tables(
-        apart(slates, Slates.USER_ID, Slates.PLATFORM), apart(events, Events.USER_ID, Events.PLATFORM), table.index
-    )
-    joined, parted = (chances(pages, catalogue, asked.request_ids, cut_us) for pages in (one, split))
+    first_N = chances(pages, shop.with_taste_RKF, asked.request_ids, cut_us)
+    second_N = chances(split, both_columns(split, shop.catalogue)[1], asked.request_ids, cut_us)
     label_N = asked.clicked_RK[asked.real_RK].astype(np.float64)
     user_N = np.broadcast_to(asked.shopper_R[:, None], asked.real_RK.shape)[asked.real_RK]
-    first_N, second_N = (np.concatenate([told[request] for request in asked.request_ids]) for told in (joined, parted))
     print(f"SIMULATED, seed {args.seed}: {len(asked):,} first pages in the apps, {label_N.size:,} slots")
     print(f"one history over platforms: AUC {auc(label_N, first_N):.4f}; one a platform: {auc(label_N, second_N):.4f}")
     print(f"difference {shown(auc_difference(label_N, first_N, second_N, user_N, draws=200))}")

@@ -102,7 +102,7 @@ class Log:
 
 @dataclass
 class Night:
-    """What a night made: the model as it was judged, the one that ships, and what the proof said."""
+    """What a night made: the model as it was judged, and what the proof said."""
 
     judged: HomepageModel
     passed: bool
@@ -116,7 +116,7 @@ def night(log: Log, until_us: int, dest: Path, champion: HomepageModel | None) -
     blank = RankerNet(len(feature_names(knowledge)), RankerParams()).eval()
     judged = HomepageModel(knowledge, blank, Calibration(), cut)
     value = replace(PolicyParams().value, max_pages=NIGHT["policy"]["value"]["max_pages"])
-    params = replace(PolicyParams(), gate_pages=NIGHT["policy"]["gate_pages"], value=value)
+    params = replace(PolicyParams(), value=value)
     asked = (log.slates, log.events, log.actions, judged, None, params, PlackettLuceParams(), None)
     told = learn_policy(*asked, champion=champion)
     assert told.model is not None and told.proof is not None, told.why  # noqa: S101 - ten days hold enough

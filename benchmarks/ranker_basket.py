@@ -97,8 +97,7 @@ def network(name: str, log: ActionLog, items: ItemTable, cut_us: int, seed: int)
     tune_us = 2 * cut_us - int(log.time_us[-1]) - 1
     _, curves = sequence.train(log.before(tune_us), chosen, validate_on=log.between(tune_us, cut_us))
     model, _ = sequence.train(log.before(cut_us), chosen, stop_after=curves.best_epoch)
-    known_I = np.zeros(len(items), dtype=np.bool_)
-    known_I[np.unique(log.before(cut_us).item)] = True
+    known_I = items.marked(log.before(cut_us).item)
 
     def top(state: UserState, _as_of_us: int) -> Ints:
         score_I = model.scores(state, len(items))

@@ -19,7 +19,6 @@ NIGHT: dict[str, dict[str, Any]] = {
     },
     "gate": {"max_users": 250},
     "policy": {
-        "gate_pages": 2500,
         "value": {"max_pages": 14_000},
         "ope": {"margin": 0.05, "min_pages": 200, "min_effective": 50},
     },

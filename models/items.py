@@ -135,6 +135,12 @@ class ItemTable:
     def __len__(self) -> int:
         return len(self.item_ids)
 
+    def marked(self, some: Ints) -> Bools:
+        """(I,) which items are among some."""
+        result = np.zeros(len(self), dtype=np.bool_)
+        result[some] = True
+        return result
+
     @cached_property
     def groups(self) -> dict[str, int]:
         """How many codes each kind of group has."""

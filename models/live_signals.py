@@ -215,9 +215,9 @@ def signals(
     """
     items = learned.items
     visit_I = near_I if state.session_P.all() else learned.neighbours(state, True)
-    touched_I = _marked(items, state.item_P[state.session_P])
-    bought_I = _marked(items, state.item_P[state.type_P == PURCHASE])
-    passed_I = np.zeros(len(items), dtype=np.bool_) if passed is None else _marked(items, passed) & ~touched_I
+    touched_I = items.marked(state.item_P[state.session_P])
+    bought_I = items.marked(state.item_P[state.type_P == PURCHASE])
+    passed_I = np.zeros(len(items), dtype=np.bool_) if passed is None else items.marked(passed) & ~touched_I
     share_I = reading.share_I
     columns: dict[str, npt.NDArray[np.float64 | np.float32 | np.bool_]] = {
         "model": model_C,
@@ -241,12 +241,6 @@ def signals(
         "price": 2.0 * np.log1p(np.nan_to_num(items.price_I[index_C])),
     }
     return np.nan_to_num(np.stack([columns[name] for name in NAMES], axis=1), posinf=50.0, neginf=-50.0)
-
-
-def _marked(items: ItemTable, some: Ints) -> Bools:
-    result = np.zeros(len(items), dtype=np.bool_)
-    result[some] = True
-    return result
 
 
 def _relative(score_I: Floats, index_C: Ints) -> Floats:

@@ -159,13 +159,6 @@ def _subset(found: Candidates, keep_C: BoolArray, module: str, title: str, size:
     return Pool(module, title, found.index_C[keep_C], found.score_C[keep_C], size)
 
 
-def _among(snapshot: Snapshot, index_C: IntArray, some: IntArray) -> BoolArray:
-    """(C,) which candidates are among some items."""
-    some_I = np.zeros(len(snapshot.items), dtype=np.bool_)
-    some_I[some] = True
-    return some_I[index_C]
-
-
 def last_looked_at(state: UserState) -> int | None:
     """The item that the person looked at last."""
     seen = state.item_P[LOOKED_AT[state.type_P]]
@@ -177,7 +170,7 @@ def _because(snapshot: Snapshot, found: Candidates, state: UserState, now_us: in
     item = last_looked_at(state)
     if item is None or not found.signal_CF.size:
         return None
-    keep_C = _among(snapshot, found.index_C, _near(snapshot, item, now_us)) & (found.index_C != item)
+    keep_C = snapshot.items.marked(_near(snapshot, item, now_us))[found.index_C] & (found.index_C != item)
     return _subset(found, keep_C, "because_you_viewed", f"Because you viewed {short_title(snapshot, item)}", size)
 
 
@@ -210,12 +203,12 @@ def modules(snapshot: Snapshot, found: Candidates, state: UserState, now_us: int
         return [for_you]
     trending_C = np.zeros(found.index_C.size, dtype=np.bool_)
     trending_C[np.argsort(-snapshot.popular_I[found.index_C], kind="stable")[:NEAR]] = True
-    bought = state.item_P[state.type_P == PURCHASE]
+    bought_I = snapshot.items.marked(state.item_P[state.type_P == PURCHASE])
     listed_C = snapshot.items.listed_at_I[found.index_C]
     fresh_C = (listed_C >= now_us - NEW_DAYS * DAY_US) & (listed_C > snapshot.new_after_us)
     others = [
         _because(snapshot, found, state, now_us, size),
-        _subset(found, _among(snapshot, found.index_C, bought), "buy_again", "Buy again", size),
+        _subset(found, bought_I[found.index_C], "buy_again", "Buy again", size),
         _subset(found, trending_C, "trending", "Trending", size),
         _subset(found, fresh_C, "new", "New in the shop", size),
     ]

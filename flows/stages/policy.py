@@ -34,7 +34,7 @@ def policy() -> None:
         PlackettLuceParams(settings.serving.temperature, settings.serving.floor),
         load.checkpoints("policy", dataclasses.asdict(settings.policy), load.digest_of(A.model)),
         lambda name, epoch, epochs, figures: tell(f"{name} epoch", epoch, epochs, figures),
-        load.champion(load.times().gate_cut_us)[0],
+        None if slates is None else load.champion(load.times().gate_cut_us)[0],
     )
     shutil.rmtree(A.policy, ignore_errors=True)
     A.policy.mkdir(parents=True)

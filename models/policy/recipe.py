@@ -107,7 +107,7 @@ def learn_policy(
     seen = impressions(before, people, log, judged.items, sequence)
     off_F = np.array([name.startswith(SHOWN_MORE) for name in feature_names(judged.knowledge)])
     net, worth, curves = _fit(seen, off_F, params.value, checkpoints, progress)
-    worth = _with_rest(worth, before, np.expm1(judged.knowledge.statistics.values["log_price"]), params.value)
+    worth = _with_rest(worth, before, _prices(judged), params.value)
     newest = _rows(seen, np.arange(len(seen.x_NKF)) >= _cut(seen))  # which the weights did not see
     model = _model(judged, net, worth, newest)
     after = [page for page in pages if page.served_us >= cut_us]
@@ -140,6 +140,10 @@ def _with_rest(worth: Worth, pages: list[Page], price_I: Floats, params: ValuePa
     return replace(worth, base=worth.base + staying, staying=staying)
 
 
+def _prices(model: HomepageModel) -> Floats:
+    return np.asarray(np.expm1(model.knowledge.statistics.values["log_price"]), dtype=np.float64)
+
+
 def _cut(seen: Impressions) -> int:
     return max(1, len(seen.x_NKF) * 9 // 10)
 
@@ -150,7 +154,7 @@ def _rows(seen: Impressions, keep_N: Bools) -> Impressions:
 
 def _model(judged: HomepageModel, net: PositionNet, worth: Worth, seen: Impressions) -> HomepageModel:
     """The ranker's model with the policy's network; its probability is of a click in the first slot."""
-    price_I = np.expm1(judged.knowledge.statistics.values["log_price"])
+    price_I = _prices(judged)
     add_worth(net.ranker, feature_names(judged.knowledge).index("log_price"), worth, price_I)
     first_NK = seen.real_NK & (seen.position_NK <= FIRST_SLOTS)
     score_N = net.ranker.eval()(torch.from_numpy(seen.x_NKF[first_NK])).detach().numpy()
@@ -195,7 +199,7 @@ def prove(
 
 def _slots(model: HomepageModel, worth: Worth, pages: list[Page]) -> SlotLog:
     """What these pages showed and earned, slot by slot."""
-    price_I = np.expm1(model.knowledge.statistics.values["log_price"])
+    price_I = _prices(model)
     gained = [worth.of(price_I[page.item_K]) * page.clicked_K for page in pages]
     sizes = [page.item_K.size for page in pages]
     page_N = np.repeat(np.arange(len(pages)), sizes)
