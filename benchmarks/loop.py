@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.cleaning import clean
-from features.history import HistoryParams, user_history, write_history
+from features.history import HistoryParams, user_history, with_tastes, write_history
 from features.schema import Events, Items, Slates, Users
 from features.tables import TableWriter
 from flows.loop_params import NIGHT, LoopParams
@@ -166,6 +166,8 @@ class Bench:
         if made.passed or self.served is None:
             self.champion, self.served = made.judged, model
         history = user_history(log.events.to_pandas(), HistoryParams(), (self.midnight(day),))
+        if log.actions.shown is not None:
+            history = with_tastes(history, log.actions.shown.liking(log.items, self.midnight(day)).tastes.by_user())
         path = write_history(history, self.root / f"history-{day}.parquet")
         told = f"night before day {day - self.warm + 1}: {time.monotonic() - began:.0f} s"
         print(f"{told}; {'let in' if made.passed else 'not let in'}; {made.said}", flush=True)

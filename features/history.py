@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from features.schema import TIMESTAMP, Events
 
 DAY_US = 86_400_000_000
+NO_NAMES, NO_WEIGHTS = np.empty(0, dtype=object), np.empty(0)
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class History:
     N_SESSIONS = "n_sessions"
     FIRST_TIME = "first_time"
     MEAN_PRICE = "mean_price"
+    TASTE_NAMES = "taste_names"  # weights learned from the pages that the user saw; in their newest row only
+    TASTE_WEIGHTS = "taste_weights"
     SCHEMA = pa.schema(
         [
             (USER_ID, pa.string()),
@@ -65,6 +68,8 @@ class History:
             (N_SESSIONS, pa.int64()),
             (FIRST_TIME, pa.int64()),
             (MEAN_PRICE, pa.float64()),
+            (TASTE_NAMES, pa.list_(pa.string())),
+            (TASTE_WEIGHTS, pa.list_(pa.float64())),
         ]
     )
     FEATURES = tuple(SCHEMA.names[2:])
@@ -76,7 +81,7 @@ class HistoryRow:
 
     `item_ids`, `event_types` (P,) str; `counts` (P,) sessions in which the pair occurred; `quantities` (P,) pieces;
     `first_times`, `last_times` (P,) int64 and `first_time`, `last_time` in microseconds since 1970 (UTC);
-    `mean_price` of the priced events, NaN where there is none.
+    `mean_price` of the priced events, NaN where there is none; `taste_names` (T,) str, `taste_weights` (T,) logarithms.
     """
 
     user_id: str
@@ -92,6 +97,8 @@ class HistoryRow:
     n_sessions: int
     first_time: int
     mean_price: float
+    taste_names: npt.NDArray[np.object_]
+    taste_weights: npt.NDArray[np.float64]
 
     def version(self) -> tuple[int, str]:
         """What decides which of two rows of a user is the newer."""
@@ -116,6 +123,8 @@ def history_row(values: Mapping[str, Any]) -> HistoryRow:
         int(values[h.N_SESSIONS]),
         int(values[h.FIRST_TIME]),
         float("nan") if price is None else float(price),
+        _array(values.get(h.TASTE_NAMES), object),
+        _array(values.get(h.TASTE_WEIGHTS), np.float64),
     )
 
 
@@ -210,6 +219,7 @@ def _user_rows(p: _Prepared, user: int, max_pairs: int, cuts: npt.NDArray[np.int
             p.items[where], p.types[where], counts[recent], quantities[recent],
             times[first[recent]], times[last[recent]],
             int(end), int(sessions[end - 1]), int(times[0]), float(price_sum[end - 1] / n) if n else float("nan"),
+            NO_NAMES, NO_WEIGHTS,
         )  # fmt: skip
         begin = int(end)
 
@@ -230,6 +240,23 @@ def user_history(events: pd.DataFrame, params: HistoryParams | None = None, cuts
     times = pd.to_datetime(frame[History.EVENT_TIMESTAMP].astype("int64"), unit="us", utc=True).dt.as_unit("us")
     frame[History.EVENT_TIMESTAMP] = times
     return frame.sort_values([History.EVENT_TIMESTAMP, History.USER_ID], kind="stable", ignore_index=True)
+
+
+def with_tastes(history: pd.DataFrame, tastes: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+    """The history with each user's taste (weights by name) in their newest row, as serving will read it.
+
+    Older rows stay without: a taste that was learned from all of the log is the future to them.
+    """
+    newest = ~history[History.USER_ID].duplicated(keep="last")
+    history = history.copy()
+    names, weights = (history[name].to_numpy(copy=True) for name in (History.TASTE_NAMES, History.TASTE_WEIGHTS))
+    for at in np.flatnonzero(newest):
+        told = tastes.get(history[History.USER_ID].iat[at])
+        if told:
+            names[at] = np.array(list(told), dtype=object)
+            weights[at] = np.array(list(told.values()), dtype=np.float64)
+    history[History.TASTE_NAMES], history[History.TASTE_WEIGHTS] = names, weights
+    return history
 
 
 def write_history(frame: pd.DataFrame, path: Path) -> Path:

@@ -4,15 +4,16 @@ Choices. Counts of clicks follow what was shown, so that a page which shows an i
 counts against the expected clicks of the slots in which the item stood. What is shown was chosen because it sells, so
 the places' rates and the items' likings are fitted together: an item that pages rarely show is pulled towards what
 items of its price, category and brand are liked, each item counting once, and not towards what pages are full of. How
-hard it is pulled is read from the log (empirical Bayes). Clicks fade with a half-life. A shop without impressions has
-no such statistic.
+hard it is pulled is read from the log (empirical Bayes). Clicks fade with a half-life. A page that was filled for a
+person gets more clicks than its items deserve, so each shopper's own taste (taste.py) is fitted in turn with it. A shop
+without impressions has no such statistic.
 Source: gamma-Poisson shrinkage (DuMouchel, 1999) with a log-linear prior mean.
-Shapes: I items, N impressions, P positions, Z properties of an item.
+Shapes: I items, N impressions, M distinct pairs of shopper and item, P positions, Z properties of an item.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from scipy.special import gammaln
 
 from features.schema import Events, Slates
 from models.items import ItemTable
+from models.taste import Tastes
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -29,20 +31,37 @@ Ints = npt.NDArray[np.int64]
 HALF_LIFE_US = 30.0 * 86_400_000_000
 STRENGTHS = (0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 4.0, 6.0, 9.0, 14.0)  # expected clicks that the prior may weigh
 ROUNDS, STEPS = 8, 3
+TURNS = 2  # of appeal and taste
 PRICE_PENALTY, KIND_PENALTY = 0.1, 10.0  # ridge of the prior's mean
 MOST_KINDS = 300  # categories (and brands) that the prior tells apart
 LONGEST_PAGE = 101
+KEPT = 4  # cuts that are remembered: a day's knowledge and its people ask for the same
 FOLLOWED = ("click", "view", "add_to_cart", "purchase")  # of what a slot led to: each says that it was clicked
 
 
 @dataclass(frozen=True, eq=False)
+class Liking:
+    """As of a cut. (I,) logarithm of how much more an item is clicked than its places would bring, and how unsure.
+
+    0 is the catalogue's average item, the doubt is a standard deviation; `tastes` of whoever saw pages by name.
+    """
+
+    appeal_I: Floats
+    doubt_I: Floats
+    tastes: Tastes
+
+
+@dataclass(frozen=True, eq=False)
 class Shown:
-    """N impressions sorted by time."""
+    """N impressions sorted by time; `who` is a place in `who_ids`, -1 for a guest."""
 
     time_us: Ints
     item: Ints
     position: Ints
     clicked: npt.NDArray[np.bool_]
+    who: Ints
+    who_ids: tuple[str, ...]
+    _kept: dict[tuple[int, int], Liking] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_arrow(cls, slates: pa.Table, events: pa.Table, index: dict[str, int]) -> Shown:
@@ -54,19 +73,43 @@ class Shown:
         hit = np.array([key in clicked for key in _keys(slates, Slates.REQUEST_ID, Slates.ITEM_ID)], np.bool_)
         time_us = slates[Slates.SERVED_AT].cast(pa.int64()).to_numpy()
         position = np.clip(slates[Slates.POSITION].to_numpy().astype(np.int64), 0, LONGEST_PAGE - 1)
+        users = slates[Slates.USER_ID].to_pylist()
+        who_ids = tuple(sorted({user for user in users if user is not None}))
+        place = {user: at for at, user in enumerate(who_ids)}
+        who = np.array([-1 if user is None else place[user] for user in users], np.int64)
         rows = np.flatnonzero(item >= 0)
         rows = rows[np.argsort(time_us[rows], kind="stable")]
-        return cls(time_us[rows], item[rows], position[rows], hit[rows])
+        return cls(time_us[rows], item[rows], position[rows], hit[rows], who[rows], who_ids)
 
-    def appeal(self, items: ItemTable, cut_us: int) -> tuple[Floats, Floats]:
-        """(I,) logarithm of how much more an item is clicked than its places would bring, and how unsure that is.
+    def liking(self, items: ItemTable, cut_us: int) -> Liking:
+        """What was liked before the cut; the last few cuts are remembered."""
+        key = (cut_us, id(items))
+        if key not in self._kept:
+            while len(self._kept) >= KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[key] = self._fit(items, cut_us)
+        return self._kept[key]
 
-        Read before the cut; 0 is the catalogue's average item, the doubt is a standard deviation.
-        """
+    def _fit(self, items: ItemTable, cut_us: int) -> Liking:
         n = int(np.searchsorted(self.time_us, cut_us, "left"))
         weight_N = np.exp2((self.time_us[:n] - cut_us) / HALF_LIFE_US)
+        known_N = np.flatnonzero(self.who[:n] >= 0)
+        pair_M, place_N = np.unique(self.who[known_N] * len(items) + self.item[known_N], return_inverse=True)
+        who_M, item_M = pair_M // len(items), pair_M % len(items)
+        click_M = np.bincount(place_N, (weight_N * self.clicked[:n])[known_N], pair_M.size).astype(np.float64)
+        told_N = np.zeros(n)
+        for _ in range(TURNS):
+            _, _, rate_N = self._appeal(items, n, weight_N, told_N)
+            expected_M = np.bincount(place_N, (weight_N * rate_N)[known_N], pair_M.size).astype(np.float64)
+            tastes, told_M = Tastes.fit(items, self.who_ids, who_M, item_M, expected_M, click_M)
+            told_N[known_N] = told_M[place_N]
+        liked_I, doubt_I, _ = self._appeal(items, n, weight_N, told_N)
+        return Liking(np.log(liked_I / liked_I.mean()), doubt_I, tastes)
+
+    def _appeal(self, items: ItemTable, n: int, weight_N: Floats, told_N: Floats) -> tuple[Floats, Floats, Floats]:
+        """(I,) liking and (I,) doubt beside tastes of (N,), and (N,) the clicks that the average shopper would make."""
         cell_N, shape = self.item[:n] * LONGEST_PAGE + self.position[:n], (len(items), LONGEST_PAGE)
-        shown_IP = np.bincount(cell_N, weight_N, len(items) * LONGEST_PAGE).reshape(shape)
+        shown_IP = np.bincount(cell_N, weight_N * np.exp(told_N), len(items) * LONGEST_PAGE).reshape(shape)
         click_IP = np.bincount(cell_N, weight_N * self.clicked[:n], len(items) * LONGEST_PAGE).reshape(shape)
         click_I, click_P = click_IP.sum(axis=1), click_IP.sum(axis=0)
         property_IZ, penalty_Z = _properties(items)
@@ -78,18 +121,16 @@ class Shown:
             mean_I = np.exp(np.clip(property_IZ @ weight_Z, -6.0, 6.0))
             strength = max(STRENGTHS, key=lambda one: _evidence(one, mean_I, click_I, expected_I))
             liked_I = (click_I + strength) / (expected_I + strength / mean_I)
-        return np.log(liked_I / liked_I.mean()), 1.0 / np.sqrt(click_I + strength)
+        rate_P = click_P / np.maximum(liked_I @ shown_IP, 1e-9)
+        return liked_I, 1.0 / np.sqrt(click_I + strength), rate_P[self.position[:n]] * liked_I[self.item[:n]]
 
 
 def _properties(items: ItemTable) -> tuple[Floats, Floats]:
     """(I, Z) what an item's prior may depend on, and the (Z,) ridge penalties."""
-    known = np.isfinite(items.price_I) & (items.price_I > 0)
-    price_I = np.where(known, np.log(np.where(known, items.price_I, 1.0)), 0.0)
-    if known.any():
-        price_I = np.where(known, (price_I - price_I[known].mean()) / max(float(price_I[known].std()), 1e-9), 0.0)
+    price_I = items.standard_price_I
     columns = [np.ones(len(items)), price_I, price_I**2]
     penalties = [1e-6, PRICE_PENALTY, PRICE_PENALTY]
-    for code_I in (items.category_codes_I, items.top_category_codes_I, items.brand_codes_I):
+    for code_I in items.codes.values():
         kinds = range(min(int(code_I.max(initial=-1)) + 1, MOST_KINDS))
         columns += [(code_I == kind).astype(np.float64) for kind in kinds]
         penalties += [KIND_PENALTY] * len(kinds)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from features.history import HistoryRow
 from features.schema import EVENT_TYPES, SESSION_GAP_S
+from models.taste import NO_TASTE, Taste
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -47,7 +48,7 @@ class Action:
 
 @dataclass(frozen=True)
 class UserState:
-    """P distinct (item, type) pairs sorted by their last time, and four numbers about their user."""
+    """P distinct (item, type) pairs sorted by their last time, four numbers about their user, and their taste."""
 
     item_P: Ints
     type_P: Ints
@@ -59,6 +60,7 @@ class UserState:
     n_sessions: float
     first_us: int
     last_us: int
+    taste: Taste = NO_TASTE  # from what pages showed, as of the night before
 
     @property
     def is_stranger(self) -> bool:
@@ -74,11 +76,12 @@ class UserState:
         `session_id` names the session that runs now; without it the session of the newest event counts.
         """
         pairs: dict[tuple[int, int], _Pair] = {}
-        n_sessions, first_us = 0.0, 0
+        n_sessions, first_us, taste = 0.0, 0, NO_TASTE
         if row is not None:
             n_sessions, first_us = float(row.n_sessions), int(row.first_time)
+            taste = Taste(dict(zip(row.taste_names.tolist(), row.taste_weights.tolist(), strict=True)))
             _read_row(row, index, pairs)
-        return cls._from_pairs(pairs, n_sessions, first_us).extended(events, index, session_id)
+        return cls._from_pairs(pairs, n_sessions, first_us, taste).extended(events, index, session_id)
 
     def extended(self, events: Sequence[Action], index: Mapping[str, int], session_id: str | None = None) -> UserState:
         """The same history with live events after it, in their order of arrival."""
@@ -97,7 +100,7 @@ class UserState:
             pair.add(event, session_id, arrival)
             sessions.add(event.session_id)
             first_us = min(first_us or event.time_us, event.time_us)
-        return self._from_pairs(pairs, self.n_sessions + len(sessions), first_us)
+        return self._from_pairs(pairs, self.n_sessions + len(sessions), first_us, self.taste)
 
     def _pairs(self) -> dict[tuple[int, int], _Pair]:
         columns = (self.count_P, self.quantity_P, self.first_us_P, self.last_us_P, self.session_P)
@@ -107,7 +110,9 @@ class UserState:
         }
 
     @classmethod
-    def _from_pairs(cls, pairs: dict[tuple[int, int], _Pair], n_sessions: float, first_us: int) -> UserState:
+    def _from_pairs(
+        cls, pairs: dict[tuple[int, int], _Pair], n_sessions: float, first_us: int, taste: Taste
+    ) -> UserState:
         ordered = sorted(pairs.items(), key=lambda kv: (kv[1].arrival, kv[1].last_us, kv[0]))[-MAX_PAIRS:]
         return cls(
             item_P=np.array([key[0] for key, _ in ordered], dtype=np.int64),
@@ -120,6 +125,7 @@ class UserState:
             n_sessions=n_sessions,
             first_us=first_us,
             last_us=max((pair.last_us for _, pair in ordered), default=0),
+            taste=taste,
         )
 
     def renumbered(self, place: Mapping[int, int]) -> UserState:

@@ -142,14 +142,42 @@ class ItemTable:
         return result
 
     @cached_property
-    def groups(self) -> dict[str, int]:
-        """How many codes each kind of group has."""
-        kinds = {
+    def codes(self) -> dict[str, Ints]:
+        """(I,) codes of each kind of group, -1 where unknown."""
+        return {
             "category": self.category_codes_I,
             "top_category": self.top_category_codes_I,
             "brand": self.brand_codes_I,
         }
-        return {name: int(code_I.max(initial=-1)) + 1 for name, code_I in kinds.items()}
+
+    @cached_property
+    def groups(self) -> dict[str, int]:
+        """How many codes each kind of group has."""
+        return {name: int(code_I.max(initial=-1)) + 1 for name, code_I in self.codes.items()}
+
+    @cached_property
+    def group_names(self) -> dict[str, tuple[str, ...]]:
+        """By code, the name of each group with its kind before it: "brand Acme"."""
+        texts = {"category": self.categories, "top_category": self._top_categories, "brand": self.brands}
+        return {
+            kind: tuple(f"{kind} {name}" for name in sorted({text for text in told if text}))
+            for kind, told in texts.items()
+        }
+
+    @cached_property
+    def group_places(self) -> dict[str, dict[str, int]]:
+        """And back: the code of each name."""
+        return {kind: {name: code for code, name in enumerate(names)} for kind, names in self.group_names.items()}
+
+    @cached_property
+    def standard_price_I(self) -> npt.NDArray[np.float64]:
+        """(I,) log price around its mean in units of its standard deviation; 0 where unknown."""
+        known_I = np.isfinite(self.price_I) & (self.price_I > 0)
+        price_I = np.log(np.where(known_I, self.price_I, 1.0))
+        if not known_I.any():
+            return price_I
+        spread = max(float(price_I[known_I].std()), 1e-9)
+        return np.where(known_I, (price_I - price_I[known_I].mean()) / spread, 0.0)
 
     @cached_property
     def category_codes_I(self) -> Ints:
@@ -159,7 +187,11 @@ class ItemTable:
     @cached_property
     def top_category_codes_I(self) -> Ints:
         """(I,) code of the first part of the category path, -1 where unknown."""
-        return _codes([None if text is None else text.split(">")[0].strip() for text in self.categories])
+        return _codes(self._top_categories)
+
+    @property
+    def _top_categories(self) -> list[str | None]:
+        return [None if text is None else text.split(">")[0].strip() for text in self.categories]
 
     @cached_property
     def brand_codes_I(self) -> Ints:

@@ -24,6 +24,7 @@ LIFTS = (
     "price_gap",
     "taste",
     "taste_session",
+    "taste_of_pages",
 )
 HALF_LIVES_DAYS = (14.0, 120.0)
 SHRINKAGE = 4.0  # acts along a direction of content at which half of what they say is believed
@@ -37,7 +38,7 @@ def lifts(state: UserState, knowledge: Knowledge, as_of_us: int, index_C: Ints) 
     spans = [(said_P * state.decayed(as_of_us, half), PRIOR_HISTORY) for half in HALF_LIVES_DAYS]
     spans.append((said_P * state.session_P, PRIOR_SESSION))
     items = knowledge.items
-    codes = (items.category_codes_I, items.top_category_codes_I, items.brand_codes_I)
+    codes = tuple(items.codes[kind] for kind in KINDS)
     shares = [_share(code_I, acts_I) for code_I in codes]
     columns = [
         _lift(code_I, share_G, state.item_P, weight_P, prior, index_C)
@@ -45,7 +46,8 @@ def lifts(state: UserState, knowledge: Knowledge, as_of_us: int, index_C: Ints) 
         for code_I, share_G in zip(codes, shares, strict=True)
     ]
     tastes = [_taste(knowledge, state.item_P, spans[at][0], index_C) for at in (1, 2)]
-    return [*columns, _price_gap(knowledge, acts_I, state.item_P, spans[1][0], index_C), *tastes]
+    gap = _price_gap(knowledge, acts_I, state.item_P, spans[1][0], index_C)
+    return [*columns, gap, *tastes, state.taste.on(items, index_C)]
 
 
 def _taste(knowledge: Knowledge, item_P: Ints, weight_P: Floats, index_C: Ints) -> Floats:

@@ -191,13 +191,8 @@ def _likenesses(vector_IE: Floats32, item_P: Ints, weights: Sequence[Floats]) ->
 def _shares(items: ItemTable, state: UserState, weight_P: Floats) -> dict[str, Share]:
     """Share of the history (and of the running session) in each category, top category and brand."""
     session = state.session_P.astype(np.float64)
-    kinds = {
-        "category": items.category_codes_I,
-        "top_category": items.top_category_codes_I,
-        "brand": items.brand_codes_I,
-    }
     shares: dict[str, Share] = {}
-    for name, code_I in kinds.items():
+    for name, code_I in items.codes.items():
         codes = code_I[state.item_P]
         known = codes >= 0
         for suffix, weight in (("", weight_P), ("_session", session)):

@@ -58,7 +58,8 @@ class ItemStatistics:
         values["trend_30_90"] = values["popularity_30d"] - values["popularity_90d"]
         values |= _ages(log, items, cut_us) | _habits(log, items)
         if log.shown is not None:
-            values["appeal"], values["appeal_doubt"] = log.shown.appeal(items, cut_us)
+            liking = log.shown.liking(items, cut_us)
+            values["appeal"], values["appeal_doubt"] = liking.appeal_I, liking.doubt_I
         return cls(values, cut_us)
 
     def extended(self, items: ItemTable, now_us: int) -> ItemStatistics:

@@ -16,7 +16,7 @@ from features.cleaning import clean
 from features.engine import EngineConfig
 from features.errors import TrainingError, UsageError
 from features.expectations import validate
-from features.history import History, user_history, write_history
+from features.history import History, user_history, with_tastes, write_history
 from features.integrity import write_manifest
 from features.schema import Users
 from features.validation import ReferenceProfile, raise_if_critical
@@ -113,6 +113,9 @@ def build_history() -> None:
         for user in sorted(next_visits(actions, cut, end))
     ]
     _join(pairs, path)
+    if actions.shown is not None:  # only now: training's joined states must not know them
+        tastes = actions.shown.liking(table, times.end_us).tastes
+        write_history(with_tastes(history, tastes.by_user()), path)
 
 
 def _need_returns(actions: ActionLog, times: Times, params: ExampleParams) -> None:

@@ -10,7 +10,7 @@ Shapes: N pages, K slots (padded), F features.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -131,7 +131,11 @@ class People:
     def open_day(self, day_us: int, users: set[str | None]) -> None:
         """Histories of these users before the day."""
         codes = sorted(self._code[user] for user in users if user in self._code)
-        self._base = (day_us, dict(states_from_log(self._log)(day_us, codes)))
+        base = dict(states_from_log(self._log)(day_us, codes))
+        if self._log.shown is not None:
+            tastes, names = self._log.shown.liking(self.items, day_us).tastes, self._log.user_ids
+            base = {code: replace(state, taste=tastes.of(names[code])) for code, state in base.items()}
+        self._base = (day_us, base)
 
     def state(self, user: str | None, session: str | None, now_us: int) -> UserState:
         """As of a moment of the open day; actions of this very moment are the future."""

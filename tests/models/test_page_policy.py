@@ -117,8 +117,9 @@ def test_an_item_that_pages_rarely_showed_is_what_its_like_are_and_not_what_page
     best = np.argsort(-truth_I)
     item = np.concatenate([np.repeat(best[:30], 600), np.repeat(best[30:], 40)])
     clicked = rng.random(item.size) < 0.05 * truth_I[item]
-    shown = Shown(np.arange(item.size), item, np.ones_like(item), clicked)
-    appeal_I, doubt_I = shown.appeal(data.items, item.size)
+    shown = Shown(np.arange(item.size), item, np.ones_like(item), clicked, np.full_like(item, -1), ())
+    liking = shown.liking(data.items, item.size)
+    appeal_I, doubt_I = liking.appeal_I, liking.doubt_I
     assert appeal_I[best[:30]].mean() > appeal_I[best[30:]].mean() + 0.4
     assert np.corrcoef(appeal_I[best[:30]], np.log(truth_I[best[:30]]))[0, 1] > 0.8
     assert doubt_I[best[30:]].min() > doubt_I[best[:30]].max()

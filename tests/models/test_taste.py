@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
-from models.history import DAY_US
+from features.history import HistoryParams, history_row, user_history, with_tastes
+from features.schema import Events
+from models.appeal import Shown
+from models.history import DAY_US, UserState
 from models.impressions.columns import Catalogue
 from models.impressions.pages import Actions, Pages
 from models.impressions.taste import taste
+from models.items import ItemRow, ItemTable
+from models.taste import NO_TASTE
 
 ITEMS, SLOTS = 6, 6
 
@@ -43,3 +49,81 @@ def test_what_everybody_would_have_clicked_says_nothing_of_a_taste() -> None:
     pages, catalogue = shop()
     told = taste(pages, catalogue, pages.clicked_RK.astype(float))
     np.testing.assert_allclose(told, 0, atol=1e-9)
+
+
+KINDS, EACH = 4, 6
+
+
+def catalogue(backwards: bool = False) -> ItemTable:
+    """24 items of four categories at one price; item n is of category n % 4."""
+    rows = [ItemRow(f"i{n:02d}", f"thing {n}", None, f"shop > kind {n % KINDS}", 10.0) for n in range(KINDS * EACH)]
+    return ItemTable.from_rows(rows[::-1] if backwards else rows)
+
+
+def pages_for(rng: np.random.Generator, fond: dict[str, int], days: int, skew: float = 0.0) -> Shown:
+    """Each shopper sees twelve items a day and clicks three times as often on their kind.
+
+    `skew`: by how much kind 0 goes to the pages of those who are fond of it, and not to the others'.
+    """
+    items, rows = KINDS * EACH, []
+    for day in range(days):
+        for who, kind in enumerate(fond.values()):
+            weight = np.where(np.arange(items) % KINDS == 0, (1.0 + skew) ** (1 if kind == 0 else -1), 1.0)
+            page = rng.choice(items, 12, replace=False, p=weight / weight.sum())
+            clicked = rng.random(12) < np.where(page % KINDS == kind, 0.36, 0.12)
+            rows += [(day * DAY_US + who, page[at], at + 1, clicked[at], who) for at in range(12)]
+    time_us, item, position, clicked, who = (np.array(column) for column in zip(*rows, strict=True))
+    return Shown(time_us, item, position, clicked, who, tuple(fond))
+
+
+def test_the_taste_of_pages_is_found_in_its_size_and_is_nobody_elses() -> None:
+    fond = {f"u{n:03d}": n % KINDS for n in range(80)}
+    items = catalogue()
+    shown = pages_for(np.random.default_rng(0), fond, 40)
+    liking = shown.liking(items, 40 * DAY_US)
+    everything = np.arange(len(items))
+    lead = []
+    for user, kind in fond.items():
+        told_I = liking.tastes.of(user).on(items, everything)
+        of_kind = everything % KINDS == kind
+        lead.append(told_I[of_kind].mean() - told_I[~of_kind].mean())
+    assert min(lead) > 0 and 0.7 < np.mean(lead) < np.log(3) + 0.1  # shrunk, never beyond
+    assert liking.tastes.of("nobody") is NO_TASTE and not NO_TASTE.on(items, everything).any()
+    early = shown.liking(items, 0).tastes.of("u000")
+    assert not early.on(items, everything).any()  # before the first page nothing is known
+
+
+def test_pages_filled_for_their_shoppers_flatter_an_item_less_where_tastes_are_known() -> None:
+    """Kind 0 is shown to its friends above all: what is clicked there is their taste and not its appeal."""
+    fond = {f"u{n:03d}": n % KINDS for n in range(80)}
+    items = catalogue()
+    shown = pages_for(np.random.default_rng(1), fond, 40, skew=4.0)
+    blind = Shown(shown.time_us, shown.item, shown.position, shown.clicked, np.full_like(shown.who, -1), ())
+    kind_I = np.arange(len(items)) % KINDS
+
+    def lead(one: Shown) -> float:
+        appeal_I = one.liking(items, 40 * DAY_US).appeal_I
+        return float(appeal_I[kind_I == 0].mean() - appeal_I[kind_I > 0].mean())
+
+    assert lead(blind) > 0.3 and lead(shown) < 0.85 * lead(blind)  # part of it: two turns, and tastes are shrunk
+
+
+def test_a_taste_outlives_its_catalogue_and_travels_in_the_newest_row_only() -> None:
+    fond = {"u0": 0, "u1": 1}
+    items, other = catalogue(), catalogue(backwards=True)
+    tastes = pages_for(np.random.default_rng(2), fond, 30).liking(items, 30 * DAY_US).tastes
+    moments = pd.to_datetime([1, DAY_US + 1, 2], unit="us", utc=True)
+    events = pd.DataFrame(
+        {
+            Events.EVENT_ID: ["a", "b", "c"], Events.USER_ID: ["u0", "u0", "u1"], Events.SESSION_ID: ["s", "t", "v"],
+            Events.ITEM_ID: ["i00", "i04", "i01"], Events.EVENT_TYPE: ["click"] * 3, Events.EVENT_TIME: moments,
+            Events.QUANTITY: [1, 1, 1], Events.PRICE: [None] * 3,
+        }
+    )  # fmt: skip
+    rows = with_tastes(user_history(events, HistoryParams()), tastes.by_user()).to_dict("records")
+    mine = [history_row(row) for row in rows if row[Events.USER_ID] == "u0"]
+    assert not mine[0].taste_names.size and mine[1].taste_names.size
+    everything = np.arange(len(items))
+    told_I = UserState.build(mine[1], [], items.index).taste.on(items, everything)
+    assert (told_I == tastes.of("u0").on(items, everything)).all() and told_I[0] > told_I[1]
+    np.testing.assert_allclose(UserState.build(mine[1], [], other.index).taste.on(other, everything), told_I[::-1])
