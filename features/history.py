@@ -259,6 +259,13 @@ def with_tastes(history: pd.DataFrame, tastes: Mapping[str, Mapping[str, float]]
     return history
 
 
+def completed(history: pd.DataFrame) -> pd.DataFrame:
+    """A history with empty tastes where an older release, which knew none, wrote it."""
+    columns = {History.TASTE_NAMES: NO_NAMES, History.TASTE_WEIGHTS: NO_WEIGHTS}
+    missing = {name: pd.Series([empty] * len(history), history.index) for name, empty in columns.items()}
+    return history.assign(**{name: rows for name, rows in missing.items() if name not in history})
+
+
 def write_history(frame: pd.DataFrame, path: Path) -> Path:
     """Write the history table as Parquet, by rename, so that a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)

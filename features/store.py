@@ -24,7 +24,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from features.errors import StoreError
-from features.history import History, HistoryRow, history_row
+from features.history import History, HistoryRow, completed, history_row
 from features.views import PROJECT, SERVICE, VIEW
 
 if TYPE_CHECKING:
@@ -133,6 +133,7 @@ def write_online(store: FeatureStore, rows: pd.DataFrame) -> int:
     if rows.empty:
         return 0
     version = [History.LAST_TIME, History.LAST_EVENT_ID, History.N_EVENTS]
+    rows = completed(rows)
     newest = rows.sort_values(version, kind="stable").drop_duplicates(History.USER_ID, keep="last")
     with _turn(store):
         there = _answer(store, newest[History.USER_ID].tolist(), version)

@@ -49,6 +49,8 @@ def state(user: str, when: datetime, event_id: str = "e1", n_events: int = 1, pa
         H.FIRST_TIMES: np.full(pairs, us - 7), H.LAST_TIMES: np.full(pairs, us),
         H.N_EVENTS: n_events, H.N_SESSIONS: 1, H.FIRST_TIME: us - 7,
         H.MEAN_PRICE: float("nan") if n_events == 1 else us / 3,
+        H.TASTE_NAMES: np.array([f"brand {n}" for n in range(n_events - 1)], dtype=object),
+        H.TASTE_WEIGHTS: np.arange(n_events - 1) - 0.5,
     }  # fmt: skip
 
 
@@ -138,6 +140,14 @@ def test_an_older_event_never_replaces_a_newer_one_and_ties_break_by_event_id(on
     assert write_online(online, table([state("u1", START, "e9"), state("u1", now, "e4")])) == 0
     assert write_online(online, table([state("u1", now, "e6")])) == 1
     assert [row and row.last_event_id for row in read_online(online, ["u1"])] == ["e6"]
+
+
+def test_a_history_of_an_older_release_goes_online_without_tastes(online: Any) -> None:
+    delete_online(online, "u1")
+    old = table([state("u1", START, "e1", 2)]).drop(columns=[H.TASTE_NAMES, H.TASTE_WEIGHTS])
+    assert write_online(online, old) == 1
+    found = read_online(online, ["u1"])[0]
+    assert found is not None and found.item_ids.size == 2 and not found.taste_names.size
 
 
 def test_a_value_past_its_age_is_missing_and_counted(online: Any) -> None:
