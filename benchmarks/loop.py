@@ -166,8 +166,7 @@ class Bench:
         if made.passed or self.served is None:
             self.champion, self.served = made.judged, model
         history = user_history(log.events.to_pandas(), HistoryParams(), (self.midnight(day),))
-        if log.actions.shown is not None:
-            history = with_tastes(history, log.actions.shown.liking(log.items, self.midnight(day)).tastes.by_user())
+        history = with_tastes(history, log.actions.tastes(log.items, self.midnight(day)))
         path = write_history(history, self.root / f"history-{day}.parquet")
         told = f"night before day {day - self.warm + 1}: {time.monotonic() - began:.0f} s"
         print(f"{told}; {'let in' if made.passed else 'not let in'}; {made.said}", flush=True)

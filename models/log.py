@@ -8,6 +8,7 @@ Shapes: R rows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from features.errors import TrainingError
 from features.schema import Events
 from models.appeal import Shown
 from models.history import TYPE_CODE, TYPE_WEIGHT
+from models.items import ItemTable
 
 Ints = npt.NDArray[np.int64]
 
@@ -67,6 +69,10 @@ class ActionLog:
         shown = Shown.from_arrow(slates, events, index) if slates is not None and slates.num_rows else None
         whole = cls(user, guest, session, item[keep], type_code[keep], time_us, quantity, price, names, n_items, shown)
         return whole.rows(order)
+
+    def tastes(self, items: ItemTable, cut_us: int) -> dict[str, Mapping[str, float]]:
+        """What the pages before the cut say of everybody who saw some: weights by name (taste.py)."""
+        return {} if self.shown is None else self.shown.liking(items, cut_us).tastes.by_user()
 
     def before(self, cut_us: int) -> ActionLog:
         """Rows strictly before the cut."""

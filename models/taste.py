@@ -28,6 +28,7 @@ Ints = npt.NDArray[np.int64]
 PRECISION: Mapping[str, float] = {"category": 6.0, "top_category": 8.0, "brand": 24.0}
 PRICE, PRICE_SQUARED = "price", "price²"
 PRICE_PRECISION = (16.0, 60.0)
+NEVER = 1e12  # precision of a weight that is to stay 0: that of items without a group
 BOLDNESS_PRECISION = 4.0  # how much a shopper clicks at all
 ROUNDS, LONGEST_STEP = 8, 1.0
 LEAST = 1e-3  # weights below it are left out of a row
@@ -102,7 +103,7 @@ class Tastes:
         cells = {kind: who_M * (items.groups[kind] + 1) + code_I[item_M] + 1 for kind, code_I in items.codes.items()}
         unique = {kind: np.unique(cell_M, return_inverse=True) for kind, cell_M in cells.items()}
         blocks = [
-            _Block(place_M, np.where(cell_K % (items.groups[kind] + 1) == 0, np.inf, PRECISION[kind]))
+            _Block(place_M, np.where(cell_K % (items.groups[kind] + 1) == 0, NEVER, PRECISION[kind]))
             for kind, (cell_K, place_M) in unique.items()
         ]
         blocks.append(_Block(who_M, np.full(len(who_ids), BOLDNESS_PRECISION)))
@@ -133,10 +134,8 @@ class _Block:
         left_M = click_M - rate_M
         told_K = np.bincount(self.place_M, left_M if x_M is None else left_M * x_M, size)
         spread_K = np.bincount(self.place_M, rate_M if x_M is None else rate_M * x_M**2, size)
-        fixed_K = np.isinf(self.precision_K)
-        precision_K = np.where(fixed_K, 1.0, self.precision_K)
-        step_K = (told_K - precision_K * self.weight_K) / (spread_K + precision_K)
-        step_K = np.where(fixed_K, 0.0, np.clip(step_K, -LONGEST_STEP, LONGEST_STEP))
+        step_K = (told_K - self.precision_K * self.weight_K) / (spread_K + self.precision_K)
+        step_K = np.clip(step_K, -LONGEST_STEP, LONGEST_STEP)
         self.weight_K += step_K
         moved_M: Floats = step_K[self.place_M] * (1.0 if x_M is None else x_M)
         return moved_M

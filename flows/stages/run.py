@@ -113,9 +113,8 @@ def build_history() -> None:
         for user in sorted(next_visits(actions, cut, end))
     ]
     _join(pairs, path)
-    if actions.shown is not None:  # only now: training's joined states must not know them
-        tastes = actions.shown.liking(table, times.end_us).tastes
-        write_history(with_tastes(history, tastes.by_user()), path)
+    # Only now: training's joined states must not know what all of the log says.
+    write_history(with_tastes(history, actions.tastes(table, times.end_us)), path)
 
 
 def _need_returns(actions: ActionLog, times: Times, params: ExampleParams) -> None:

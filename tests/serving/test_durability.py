@@ -16,9 +16,8 @@ import pyarrow.compute as pc
 import pytest
 
 from features.tables import read_table
-from serving.contract import check_event, format_time, now_us
+from serving.contract import format_time, now_us
 from serving.erasure import Erased
-from serving.event_log import EventLog
 from serving.export import export_log
 from serving.package import served
 
@@ -65,17 +64,6 @@ def test_accepted_events_survive_sigkill_and_a_repeat_after_the_restart_counts_o
 @pytest.mark.timeout(3600)
 def test_accepted_events_survive_two_hundred_sigkills(bento: Path, tmp_path: Path) -> None:
     crash_rounds(bento, tmp_path, 200)
-
-
-def test_the_log_takes_2000_events_a_second_in_batches_of_100(tmp_path: Path) -> None:
-    log = EventLog(tmp_path)
-    rows = [(check_event(row(user_id=f"u{n}"), now_us())[0], False) for n in range(4000)]
-    started = time.perf_counter()
-    for at in range(0, 4000, 100):
-        log.append(rows[at : at + 100], now_us()).result(10)  # type: ignore[arg-type]
-    took = time.perf_counter() - started
-    log.close()
-    assert 4000 / took >= 2000
 
 
 def events_of(client: httpx.Client, rows: list[dict[str, Any]]) -> dict[str, Any]:
