@@ -191,6 +191,9 @@ def told(name: str, visits: list[Visit], low: float, high: float) -> str:
     share = (value - low) / (high - low)
     wanted = [visit.intended[:2] for visit in visits if len(visit.intended) > 1]
     follows = "" if not wanted else "   what they came for {:.1%} {:.1%}".format(*np.mean(wanted, axis=0))
+    showed = [visit.intended[:2] for visit in visits if len(visit.intended) > 1 and visit.said]
+    if showed:
+        follows += "; of {} visits that clicked on it first {:.1%} {:.1%}".format(len(showed), *np.mean(showed, axis=0))
     return (
         f"{name:>22} {value:8.3f} {share:8.1%}   first {first:.3f}   pages 1, 2 of the same {both[0]:.3f} {both[1]:.3f}"
         + f"   {np.mean([len(visit.pages) for visit in visits]):.2f} pages"

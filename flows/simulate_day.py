@@ -37,6 +37,7 @@ class Visit:
     user_id: str | None
     pages: list[float] = field(default_factory=list)
     intended: list[float] = field(default_factory=list)  # by page, the share of what the visit came for
+    said: bool = False  # whether a click on the first page was on what the visit came for
     cold: float = 0.0
     newcomer: bool = False
     fallbacks: int = 0
@@ -126,6 +127,8 @@ def _visit(shop: Shop, session: Session, client: Client, since: int) -> Visit:
         _note(visit, shop, session, slots, since)
         visit.fallbacks += page["fallback"] is not None
         events, goes_on = shop.respond(session, slots, page["request_id"])
+        if len(visit.pages) == 1:
+            visit.said = _said(shop, session, slots, events)
         if events:
             client.post_events(events, now)
     return visit
@@ -139,6 +142,13 @@ def _note(visit: Visit, shop: Shop, session: Session, slots: list[tuple[int, str
         visit.intended.append(share)
     launched = shop.launched(slots)
     visit.cold += float(value_K[launched >= since].sum())
+
+
+def _said(shop: Shop, session: Session, slots: list[tuple[int, str]], events: list[dict[str, Any]]) -> bool:
+    """Whether something of what the visit came for was clicked on this page."""
+    clicked = {event["item_id"] for event in events if event["event_type"] == "click"}
+    told = [slot for slot in slots if slot[1] in clicked]
+    return bool(told and shop.intended(session, told))
 
 
 def _arrived_since(shop: Shop, session: Session, since: int) -> bool:

@@ -16,6 +16,7 @@ from models.history import UserState
 from models.homepage import HomepageModel
 from models.live_signals import NAMES
 from models.policy import FloatArray
+from models.taste import Taste
 from serving.recommender import touched
 
 
@@ -33,6 +34,7 @@ def keep_state(state: UserState, item_ids: Sequence[str]) -> dict[str, Any]:
         "live": state.session_P.tolist(),
         "sessions": state.n_sessions,
         "since": state.first_us,
+        "taste": dict(state.taste.weights),
     }
 
 
@@ -73,6 +75,7 @@ def read_state(kept: dict[str, Any], index: dict[str, int]) -> UserState:
         n_sessions=float(kept["sessions"]),
         first_us=int(kept["since"]),
         last_us=int(last_us_P.max(initial=0)),
+        taste=Taste(kept.get("taste", {})),
     )
 
 

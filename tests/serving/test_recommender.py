@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,8 @@ import pytest
 from models.history import Action, UserState
 from models.homepage import HomepageModel
 from models.rules import Rules
+from models.taste import Taste
+from serving import explanations
 from serving.catalogue import Patch
 from serving.params import ServingParams
 from serving.recommender import page, why_not
@@ -114,3 +117,16 @@ def test_stock_changes_at_once_and_only_texts_rebuild(shop: Snapshot, now: int) 
 def test_no_consent_means_no_personal_page(shop: Snapshot) -> None:
     hidden = replace(shop, no_consent=frozenset({hashlib.sha256(b"anna").hexdigest()}))
     assert not hidden.may_personalize("anna") and hidden.may_personalize("ben") and hidden.may_personalize(None)
+
+
+def test_what_is_logged_of_a_person_is_what_the_ranker_saw(shop: Snapshot, now: int) -> None:
+    ids, backwards = shop.items.item_ids, {item: at for at, item in enumerate(reversed(shop.items.item_ids))}
+    state = replace(person(shop, now, ("i001", "view"), ("i002", "purchase")), taste=Taste({"price": 0.5}))
+    kept = json.loads(json.dumps(explanations.keep_state(state, ids)))
+    again = explanations.read_state(kept, shop.items.index)
+    for name in ("item_P", "type_P", "count_P", "quantity_P", "first_us_P", "last_us_P", "session_P"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(state, name))
+    assert again.taste == state.taste and again.n_sessions == state.n_sessions
+    moved = explanations.read_state(kept, backwards)  # under a later catalogue
+    assert [ids[::-1][at] for at in moved.item_P.tolist()] == [ids[at] for at in state.item_P.tolist()]
+    assert explanations.keep_state(UserState.build(None, [], shop.items.index), ids) == {}
