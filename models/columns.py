@@ -81,10 +81,10 @@ def features(state: UserState, reading: Reading, knowledge: Knowledge, as_of_us:
         *(lifts(state, knowledge, as_of_us, index_C) if "appeal" in knowledge.statistics.values else ()),
         *(knowledge.statistics.values[name][index_C] for name in knowledge.statistics.values),
     ]
-    x_CF = np.stack(columns, axis=1)
-    if not np.isfinite(x_CF).all():
-        x_CF = np.nan_to_num(x_CF, posinf=50.0, neginf=-50.0)
-    result: Floats32 = x_CF.astype(np.float32)
+    x_FC = np.array(columns, dtype=np.float32)
+    if not np.isfinite(x_FC).all():
+        x_FC = np.nan_to_num(x_FC, posinf=50.0, neginf=-50.0)
+    result: Floats32 = np.ascontiguousarray(x_FC.T)
     return result
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -81,16 +82,26 @@ class UserState:
             n_sessions, first_us = float(row.n_sessions), int(row.first_time)
             taste = Taste(dict(zip(row.taste_names.tolist(), row.taste_weights.tolist(), strict=True)))
             _read_row(row, index, pairs)
-        return cls._from_pairs(pairs, n_sessions, first_us, taste).extended(events, index, session_id)
+        return cls._grown(pairs, (n_sessions, first_us, taste), events, index, session_id)
 
     def extended(self, events: Sequence[Action], index: Mapping[str, int], session_id: str | None = None) -> UserState:
         """The same history with live events after it, in their order of arrival."""
         if not events:
             return self
-        pairs = self._pairs()
-        first_us = self.first_us
+        return self._grown(self._pairs(), (self.n_sessions, self.first_us, self.taste), events, index, session_id)
+
+    @classmethod
+    def _grown(
+        cls,
+        pairs: dict[tuple[int, int], _Pair],
+        before: tuple[float, int, Taste],
+        events: Sequence[Action],
+        index: Mapping[str, int],
+        session_id: str | None,
+    ) -> UserState:
+        n_sessions, first_us, taste = before
         sessions: set[str | None] = set()
-        if session_id is None:
+        if session_id is None and events:
             session_id = events[-1].session_id
         for arrival, event in enumerate(events, start=1):
             at = index.get(event.item_id)
@@ -100,14 +111,13 @@ class UserState:
             pair.add(event, session_id, arrival)
             sessions.add(event.session_id)
             first_us = min(first_us or event.time_us, event.time_us)
-        return self._from_pairs(pairs, self.n_sessions + len(sessions), first_us, self.taste)
+        return cls._from_pairs(pairs, n_sessions + len(sessions), first_us, taste)
 
     def _pairs(self) -> dict[tuple[int, int], _Pair]:
+        keys = zip(self.item_P.tolist(), self.type_P.tolist(), strict=True)
         columns = (self.count_P, self.quantity_P, self.first_us_P, self.last_us_P, self.session_P)
-        return {
-            (int(item), int(kind)): _Pair(float(count), float(quantity), int(first), int(last), bool(live))
-            for item, kind, count, quantity, first, last, live in zip(self.item_P, self.type_P, *columns, strict=True)
-        }
+        values = zip(*(column.tolist() for column in columns), strict=True)
+        return {key: _Pair(*value) for key, value in zip(keys, values, strict=True)}
 
     @classmethod
     def _from_pairs(
@@ -154,15 +164,30 @@ class UserState:
         """(P,) counts in which an event loses half its weight every half-life; spaced evenly from first to last.
 
         What was touched in the running session counts as of now, whatever time its events carry: the session
-        follows the order of arrival.
+        follows the order of arrival. Remembered, so it cannot be written to.
         """
-        age = np.where(self.session_P, 0.0, np.maximum(as_of_us - self.last_us_P, 0) / DAY_US)
-        repeats = np.maximum(self.count_P, 1.0)
-        gap = (self.last_us_P - self.first_us_P) / DAY_US / np.maximum(repeats - 1.0, 1.0)
-        ratio = np.exp2(-gap / half_life_days)
-        series = np.where(ratio < 1.0 - 1e-9, (1.0 - ratio**repeats) / np.maximum(1.0 - ratio, 1e-9), repeats)
-        result: Floats = np.exp2(-age / half_life_days) * series
-        return result
+        known = self._decayed.get((as_of_us, half_life_days))
+        if known is None:
+            age = np.where(self.session_P, 0.0, np.maximum(as_of_us - self.last_us_P, 0) / DAY_US)
+            known = np.exp2(-age / half_life_days)
+            rows, repeats, gap = self._repeated
+            ratio = np.exp2(-gap / half_life_days)
+            known[rows] *= np.where(ratio < 1.0 - 1e-9, (1.0 - ratio**repeats) / np.maximum(1.0 - ratio, 1e-9), repeats)
+            known.setflags(write=False)
+            self._decayed[as_of_us, half_life_days] = known
+        return known
+
+    @cached_property
+    def _decayed(self) -> dict[tuple[int, float], Floats]:
+        """By moment and half-life: a page asks for the same ones again and again."""
+        return {}
+
+    @cached_property
+    def _repeated(self) -> tuple[Ints, Floats, Floats]:
+        """(Q,) the pairs that came more than once, how often, and the days between."""
+        rows = np.flatnonzero(self.count_P > 1.0)
+        repeats = self.count_P[rows]
+        return rows, repeats, (self.last_us_P - self.first_us_P)[rows] / DAY_US / np.maximum(repeats - 1.0, 1.0)
 
 
 @dataclass
@@ -194,9 +219,8 @@ class _Pair:
 
 
 def _read_row(row: HistoryRow, index: Mapping[str, int], pairs: dict[tuple[int, int], _Pair]) -> None:
-    for item_id, name, count, quantity, first_us, last_us in zip(
-        row.item_ids, row.event_types, row.counts, row.quantities, row.first_times, row.last_times, strict=True
-    ):
-        at = index.get(str(item_id))
+    columns = (row.item_ids, row.event_types, row.counts, row.quantities, row.first_times, row.last_times)
+    for item_id, name, *values in zip(*(column.tolist() for column in columns), strict=True):
+        at = index.get(item_id)
         if at is not None and name in TYPE_CODE:
-            pairs[(at, TYPE_CODE[name])] = _Pair(float(count), float(quantity), int(first_us), int(last_us))
+            pairs[(at, TYPE_CODE[name])] = _Pair(*values)
