@@ -31,7 +31,7 @@ from features.store import (
     training_rows,
     write_online,
 )
-from features.views import redis_connection, store_for
+from features.views import SERVICE, redis_connection, store_for
 
 H = History
 START = datetime(2026, 1, 5, tzinfo=UTC)
@@ -148,6 +148,20 @@ def test_a_history_of_an_older_release_goes_online_without_tastes(online: Any) -
     assert write_online(online, old) == 1
     found = read_online(online, ["u1"])[0]
     assert found is not None and found.item_ids.size == 2 and not found.taste_names.size
+
+
+def test_a_read_says_what_feasts_own_service_says(online: Any) -> None:
+    users = ["same-1", "same-2", "nobody"]
+    write_online(online, table([state(user, START, n_events=n) for n, user in enumerate(users[:2], 1)]))
+    told = online.get_online_features(
+        online.get_feature_service(SERVICE), entity_rows=[{H.USER_ID: user} for user in users]
+    ).to_dict()
+    feasts = [
+        None if told[H.LAST_TIME][at] is None else history_row({name: values[at] for name, values in told.items()})
+        for at in range(len(users))
+    ]
+    ours = read_online(online, users)
+    assert ours[2] is feasts[2] is None and all(map(same_row, ours[:2], feasts[:2]))
 
 
 def test_a_value_past_its_age_is_missing_and_counted(online: Any) -> None:
