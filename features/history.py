@@ -52,6 +52,7 @@ class History:
     MEAN_PRICE = "mean_price"
     TASTE_NAMES = "taste_names"  # weights learned from the pages that the user saw; in their newest row only
     TASTE_WEIGHTS = "taste_weights"
+    TASTE_TIME = "taste_time"  # of the newest page that they were learned from, in microseconds; 0 for none
     SCHEMA = pa.schema(
         [
             (USER_ID, pa.string()),
@@ -70,6 +71,7 @@ class History:
             (MEAN_PRICE, pa.float64()),
             (TASTE_NAMES, pa.list_(pa.string())),
             (TASTE_WEIGHTS, pa.list_(pa.float64())),
+            (TASTE_TIME, pa.int64()),
         ]
     )
     FEATURES = tuple(SCHEMA.names[2:])
@@ -81,7 +83,8 @@ class HistoryRow:
 
     `item_ids`, `event_types` (P,) str; `counts` (P,) sessions in which the pair occurred; `quantities` (P,) pieces;
     `first_times`, `last_times` (P,) int64 and `first_time`, `last_time` in microseconds since 1970 (UTC);
-    `mean_price` of the priced events, NaN where there is none; `taste_names` (T,) str, `taste_weights` (T,) logarithms.
+    `mean_price` of the priced events, NaN where there is none; `taste_names` (T,) str, `taste_weights` (T,) logarithms,
+    `taste_time` in microseconds.
     """
 
     user_id: str
@@ -99,6 +102,7 @@ class HistoryRow:
     mean_price: float
     taste_names: npt.NDArray[np.object_]
     taste_weights: npt.NDArray[np.float64]
+    taste_time: int
 
     def version(self) -> tuple[int, str]:
         """What decides which of two rows of a user is the newer."""
@@ -125,6 +129,7 @@ def history_row(values: Mapping[str, Any]) -> HistoryRow:
         float("nan") if price is None else float(price),
         _array(values.get(h.TASTE_NAMES), object),
         _array(values.get(h.TASTE_WEIGHTS), np.float64),
+        int(values.get(h.TASTE_TIME) or 0),
     )
 
 
@@ -219,7 +224,7 @@ def _user_rows(p: _Prepared, user: int, max_pairs: int, cuts: npt.NDArray[np.int
             p.items[where], p.types[where], counts[recent], quantities[recent],
             times[first[recent]], times[last[recent]],
             int(end), int(sessions[end - 1]), int(times[0]), float(price_sum[end - 1] / n) if n else float("nan"),
-            NO_NAMES, NO_WEIGHTS,
+            NO_NAMES, NO_WEIGHTS, 0,
         )  # fmt: skip
         begin = int(end)
 
@@ -242,26 +247,28 @@ def user_history(events: pd.DataFrame, params: HistoryParams | None = None, cuts
     return frame.sort_values([History.EVENT_TIMESTAMP, History.USER_ID], kind="stable", ignore_index=True)
 
 
-def with_tastes(history: pd.DataFrame, tastes: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
-    """The history with each user's taste (weights by name) in their newest row, as serving will read it.
+def with_tastes(history: pd.DataFrame, tastes: Mapping[str, tuple[int, Mapping[str, float]]]) -> pd.DataFrame:
+    """The history with each user's taste in their newest row, as serving will read it.
 
-    Older rows stay without: a taste that was learned from all of the log is the future to them.
+    `tastes` are, by user, the time of the newest page that they were learned from and the weights by name. Older rows
+    stay without: a taste that was learned from all of the log is the future to them.
     """
     newest = ~history[History.USER_ID].duplicated(keep="last")
     history = history.copy()
-    names, weights = (history[name].to_numpy(copy=True) for name in (History.TASTE_NAMES, History.TASTE_WEIGHTS))
+    columns = (History.TASTE_NAMES, History.TASTE_WEIGHTS, History.TASTE_TIME)
+    names, weights, times = (history[name].to_numpy(copy=True) for name in columns)
     for at in np.flatnonzero(newest):
         told = tastes.get(history[History.USER_ID].iat[at])
-        if told:
-            names[at] = np.array(list(told), dtype=object)
-            weights[at] = np.array(list(told.values()), dtype=np.float64)
-    history[History.TASTE_NAMES], history[History.TASTE_WEIGHTS] = names, weights
-    return history
+        if told is not None:
+            times[at], by_name = told
+            names[at] = np.array(list(by_name), dtype=object)
+            weights[at] = np.array(list(by_name.values()), dtype=np.float64)
+    return history.assign(**dict(zip(columns, (names, weights, times), strict=True)))
 
 
 def completed(history: pd.DataFrame) -> pd.DataFrame:
     """A history with empty tastes where an older release, which knew none, wrote it."""
-    columns = {History.TASTE_NAMES: NO_NAMES, History.TASTE_WEIGHTS: NO_WEIGHTS}
+    columns = {History.TASTE_NAMES: NO_NAMES, History.TASTE_WEIGHTS: NO_WEIGHTS, History.TASTE_TIME: 0}
     missing = {name: pd.Series([empty] * len(history), history.index) for name, empty in columns.items()}
     return history.assign(**{name: rows for name, rows in missing.items() if name not in history})
 

@@ -2,10 +2,11 @@
 
 Choices. Feast's SQLite store lets an older value replace a newer one, cuts times to seconds and serves values of any
 age; so the guard is here, in the one writer and the one reader, and it is the same for SQLite and Redis. A row's
-version is (last_time, last_event_id, n_events): the later event wins, a tie goes to the greater event id, and of two
-states after the same event the one that knows more events (a late one came in). Writers take turns (a file lock; with
-Redis a lock there too), because to compare and then to write is two steps. The watermark of `materialize` is the time
-of the newest row that was written and read back, never a time that the data has not reached.
+version is (last_time, last_event_id, n_events, taste_time): the later event wins, a tie goes to the greater event id,
+of two states after the same event the one that knows more events (a late one came in), and then the one whose taste was
+learned from the newer page. Writers take turns (a file lock; with Redis a lock there too), because to compare and then
+to write is two steps. The watermark of `materialize` is the time of the newest row that was written and read back,
+never a time that the data has not reached.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 READ_KEYS = 1_000  # users asked for at once
 WRITE_ROWS = 2_000
 LOCK_S = 120
-Version = tuple[int, str, int]
+Version = tuple[int, str, int, int]
 
 
 @dataclass
@@ -88,7 +89,7 @@ def training_rows(store: FeatureStore, entity_df: pd.DataFrame) -> pd.DataFrame:
 
 def version_of(row: HistoryRow) -> Version:
     """What decides which of two states of a user is the newer."""
-    return row.last_time, row.last_event_id, row.n_events
+    return row.last_time, row.last_event_id, row.n_events, row.taste_time
 
 
 @lru_cache(maxsize=8)
@@ -148,14 +149,14 @@ def write_online(store: FeatureStore, rows: pd.DataFrame) -> int:
     """
     if rows.empty:
         return 0
-    version = [History.LAST_TIME, History.LAST_EVENT_ID, History.N_EVENTS]
+    version = [History.LAST_TIME, History.LAST_EVENT_ID, History.N_EVENTS, History.TASTE_TIME]
     rows = completed(rows)
     newest = rows.sort_values(version, kind="stable").drop_duplicates(History.USER_ID, keep="last")
     with _turn(store):
         there = _answer(store, newest[History.USER_ID].tolist(), version)
         given = newest[version].itertuples(index=False, name=None)
         newer = [
-            old[version[0]] is None or new > tuple(old[n] for n in version)
+            old[version[0]] is None or new > tuple(old[n] or 0 for n in version)  # no taste: of an older release
             for new, old in zip(given, there, strict=True)
         ]
         chosen = newest.loc[newer, History.SCHEMA.names]

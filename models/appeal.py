@@ -90,6 +90,14 @@ class Shown:
             self._kept[key] = self._fit(items, cut_us)
         return self._kept[key]
 
+    def last_seen(self, cut_us: int) -> dict[str, int]:
+        """By name, the time of the newest page that a shopper saw before the cut."""
+        n = int(np.searchsorted(self.time_us, cut_us, "left"))
+        known_N = np.flatnonzero(self.who[:n] >= 0)
+        last_U = np.zeros(len(self.who_ids), np.int64)
+        last_U[self.who[known_N]] = self.time_us[known_N]  # sorted by time, so the newest is written last
+        return {user: at for user, at in zip(self.who_ids, last_U.tolist(), strict=True) if at}
+
     def _fit(self, items: ItemTable, cut_us: int) -> Liking:
         n = int(np.searchsorted(self.time_us, cut_us, "left"))
         weight_N = np.exp2((self.time_us[:n] - cut_us) / HALF_LIFE_US)

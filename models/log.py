@@ -70,9 +70,12 @@ class ActionLog:
         whole = cls(user, guest, session, item[keep], type_code[keep], time_us, quantity, price, names, n_items, shown)
         return whole.rows(order)
 
-    def tastes(self, items: ItemTable, cut_us: int) -> dict[str, Mapping[str, float]]:
-        """What the pages before the cut say of everybody who saw some: weights by name (taste.py)."""
-        return {} if self.shown is None else self.shown.liking(items, cut_us).tastes.by_user()
+    def tastes(self, items: ItemTable, cut_us: int) -> dict[str, tuple[int, Mapping[str, float]]]:
+        """Of everybody who saw pages before the cut: the time of the newest one, and weights by name (taste.py)."""
+        if self.shown is None:
+            return {}
+        last, tastes = self.shown.last_seen(cut_us), self.shown.liking(items, cut_us).tastes
+        return {user: (at, tastes.of(user).weights) for user, at in last.items()}
 
     def before(self, cut_us: int) -> ActionLog:
         """Rows strictly before the cut."""

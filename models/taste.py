@@ -76,10 +76,6 @@ class Tastes:
     def _place(self) -> dict[str, int]:
         return {user: at for at, user in enumerate(self.who_ids)}
 
-    def by_user(self) -> dict[str, Mapping[str, float]]:
-        """Everybody's weights."""
-        return {user: self.of(user).weights for user in self.who_ids}
-
     def of(self, user_id: str) -> Taste:
         """One shopper's; none of somebody who saw no page."""
         who = self._place.get(user_id)

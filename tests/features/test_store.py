@@ -38,7 +38,9 @@ START = datetime(2026, 1, 5, tzinfo=UTC)
 USERS = ["u1", "u2", "u3"]
 
 
-def state(user: str, when: datetime, event_id: str = "e1", n_events: int = 1, pairs: int = 2) -> dict[str, Any]:
+def state(
+    user: str, when: datetime, event_id: str = "e1", n_events: int = 1, pairs: int = 2, taste_time: int = 0
+) -> dict[str, Any]:
     """One row of the history table, its values told by its version, as they are of one log."""
     us = int(when.timestamp() * 1_000_000)
     return {
@@ -50,7 +52,7 @@ def state(user: str, when: datetime, event_id: str = "e1", n_events: int = 1, pa
         H.N_EVENTS: n_events, H.N_SESSIONS: 1, H.FIRST_TIME: us - 7,
         H.MEAN_PRICE: float("nan") if n_events == 1 else us / 3,
         H.TASTE_NAMES: np.array([f"brand {n}" for n in range(n_events - 1)], dtype=object),
-        H.TASTE_WEIGHTS: np.arange(n_events - 1) - 0.5,
+        H.TASTE_WEIGHTS: np.arange(n_events - 1) - 0.5, H.TASTE_TIME: taste_time,
     }  # fmt: skip
 
 
@@ -144,10 +146,18 @@ def test_an_older_event_never_replaces_a_newer_one_and_ties_break_by_event_id(on
 
 def test_a_history_of_an_older_release_goes_online_without_tastes(online: Any) -> None:
     delete_online(online, "u1")
-    old = table([state("u1", START, "e1", 2)]).drop(columns=[H.TASTE_NAMES, H.TASTE_WEIGHTS])
+    old = table([state("u1", START, "e1", 2)]).drop(columns=[H.TASTE_NAMES, H.TASTE_WEIGHTS, H.TASTE_TIME])
     assert write_online(online, old) == 1
     found = read_online(online, ["u1"])[0]
     assert found is not None and found.item_ids.size == 2 and not found.taste_names.size
+
+
+def test_a_taste_from_a_newer_page_replaces_an_older_one_whoever_did_nothing_since(online: Any) -> None:
+    looked = [state("looked", START, n_events=2, taste_time=at) for at in (0, 5, 9)]
+    looked[2][H.TASTE_WEIGHTS] = np.array([-1.5])
+    assert [write_online(online, table([looked[at]])) for at in (0, 2, 1)] == [1, 1, 0]
+    [found] = read_online(online, ["looked"])
+    assert found is not None and found.taste_time == 9 and found.taste_weights.tolist() == [-1.5]
 
 
 def test_a_read_says_what_feasts_own_service_says(online: Any) -> None:

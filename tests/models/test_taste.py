@@ -111,7 +111,8 @@ def test_pages_filled_for_their_shoppers_flatter_an_item_less_where_tastes_are_k
 def test_a_taste_outlives_its_catalogue_and_travels_in_the_newest_row_only() -> None:
     fond = {"u0": 0, "u1": 1}
     items, other = catalogue(), catalogue(backwards=True)
-    tastes = pages_for(np.random.default_rng(2), fond, 30).liking(items, 30 * DAY_US).tastes
+    shown = pages_for(np.random.default_rng(2), fond, 30)
+    tastes = shown.liking(items, 30 * DAY_US).tastes
     moments = pd.to_datetime([1, DAY_US + 1, 2], unit="us", utc=True)
     events = pd.DataFrame(
         {
@@ -120,9 +121,11 @@ def test_a_taste_outlives_its_catalogue_and_travels_in_the_newest_row_only() -> 
             Events.QUANTITY: [1, 1, 1], Events.PRICE: [None] * 3,
         }
     )  # fmt: skip
-    rows = with_tastes(user_history(events, HistoryParams()), tastes.by_user()).to_dict("records")
+    told = {user: (at, tastes.of(user).weights) for user, at in shown.last_seen(30 * DAY_US).items()}
+    rows = with_tastes(user_history(events, HistoryParams()), told).to_dict("records")
     mine = [history_row(row) for row in rows if row[Events.USER_ID] == "u0"]
     assert not mine[0].taste_names.size and mine[1].taste_names.size
+    assert mine[0].taste_time == 0 and mine[1].taste_time == 29 * DAY_US
     everything = np.arange(len(items))
     told_I = UserState.build(mine[1], [], items.index).taste.on(items, everything)
     assert (told_I == tastes.of("u0").on(items, everything)).all() and told_I[0] > told_I[1]
