@@ -1,6 +1,7 @@
 """How fast the service answers: open-loop load on a built Bento, beside a trivial endpoint of the same server.
 
     python -m benchmarks.serving MODEL_DIR [--items 4000] [--candidates 500] [--workers 1] [--seconds 10]
+    python -m benchmarks.serving MODEL_DIR --history FILE     # and the first pages of a run's returning customers
     python -m benchmarks.serving MODEL_DIR --soak 10          # minutes at half of capacity: is memory flat?
 
 Choices. Requests leave on a fixed schedule whatever the answers do, and a latency counts from the scheduled time, so
@@ -28,7 +29,11 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pyarrow.parquet as pq
 
+from features.history import History
+from flows.online import bring_online
+from flows.paths import Home
 from models.homepage import HomepageModel
 from models.items import ItemRow
 from serving.package import build_bento, served
@@ -112,6 +117,17 @@ def post(path: str, document: object) -> bytes:
 def homepage() -> bytes:
     """A page for one of 1,000 sessions."""
     return post("/v1/homepage", {"session_id": f"bench-{uuid.uuid4().int % SESSIONS}", "page_size": 24})
+
+
+class Returning:
+    """First pages of customers whose history is in the online store, each once, in a visit of their own."""
+
+    def __init__(self, history: Path) -> None:
+        self._users = iter(pq.read_table(history, columns=[History.USER_ID])[History.USER_ID].unique().to_pylist())
+
+    def __call__(self) -> bytes:
+        asked = {"session_id": uuid.uuid4().hex, "user_id": next(self._users), "page_size": 24}
+        return post("/v1/homepage", asked)
 
 
 def batches(item_ids: Sequence[str]) -> Iterator[bytes]:
@@ -203,7 +219,7 @@ async def post_events(host: str, port: int, item_ids: Sequence[str]) -> float:
     return 100 * accepted / (time.perf_counter() - started)
 
 
-async def measure(host: str, port: int, seconds: float) -> None:
+async def measure(host: str, port: int, seconds: float, returning: Returning | None) -> None:
     """Print the table."""
     await closed_loop(host, port, 3, homepage)
     capacity = await closed_loop(host, port, seconds / 2, homepage)
@@ -218,6 +234,9 @@ async def measure(host: str, port: int, seconds: float) -> None:
         await asyncio.sleep(2)
     after = await open_loop(host, port, capacity / 2, seconds, homepage)
     print(after.line("homepage, 0.5x, afterwards"), flush=True)
+    if returning is not None:
+        first = await open_loop(host, port, capacity / 4, seconds, returning)
+        print(first.line("first page of returning customers, 0.25x"), flush=True)
 
 
 async def soak(host: str, port: int, minutes: float, process: psutil.Process) -> None:
@@ -240,6 +259,7 @@ def main() -> int:
     parser.add_argument("--candidates", type=int, default=500)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--history", type=Path, help="history.parquet of a run, brought online first")
     parser.add_argument("--soak", type=float, default=0, metavar="MINUTES")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -247,6 +267,8 @@ def main() -> int:
         model = enlarged(args.model_dir, args.items, args.candidates, root / "model")
         settings = {"candidates": args.candidates, "rate_per_key": 1e6}
         bento = build_bento(model, root / "bento", settings=settings)
+        if args.history:
+            bring_online(Home(root / "home"), args.history)
         with served(bento, root / "home", workers=args.workers) as (base, process):
             ids = HomepageModel.load(model).items.item_ids
             print(f"{len(ids)} items, {args.candidates} candidates, {args.workers} worker(s)", flush=True)
@@ -256,7 +278,8 @@ def main() -> int:
             if args.soak:
                 asyncio.run(soak(host, int(port), args.soak, psutil.Process(process.pid)))
             else:
-                asyncio.run(measure(host, int(port), args.seconds))
+                returning = Returning(args.history) if args.history else None
+                asyncio.run(measure(host, int(port), args.seconds, returning))
     return 0
 
 
