@@ -41,6 +41,7 @@ from features.schema import (
 )
 from features.tables import KEYS, require_files
 
+SORTED_ROWS = 200_000  # at once; of slates a row may hold a kilobyte
 ITEM_DAYS = "item_days"  # daily aggregates for each item
 
 
@@ -208,11 +209,27 @@ class _Cleaner:
     def _write(self, table: str, rows: ir.Table, order: list[str], more: tuple[str, ...]) -> int:
         known = [column.name for column in columns_of(table)]
         extras = sorted(name for name in rows.columns if name not in known and name not in more)
-        chosen = rows.select(*known, *more, *extras).order_by(order)
+        chosen = rows.select(*known, *more, *extras)
         fixed = list(arrow_schema(columns_of(table)))
         found = chosen.schema().to_pyarrow()
         schema = pa.schema([*fixed, *(found.field(name) for name in (*more, *extras))])
-        return write_file(self._out / f"{table}.parquet", schema, _shaped(self._scratch.batches(chosen), schema))
+        by_time = table in PARTITIONED_BY
+        parts = self._stretches(chosen, order[0]) if by_time else iter([chosen])
+        batches = (batch for part in parts for batch in self._scratch.batches(part.order_by(order)))
+        return write_file(self._out / f"{table}.parquet", schema, _shaped(batches, schema))
+
+    def _stretches(self, rows: ir.Table, time_column: str) -> Iterator[ir.Table]:
+        """Stretches of days of about so many rows, in their order: sorting wide rows at once takes memory for all."""
+        days = rows.group_by(day=rows[time_column].date()).aggregate(n=rows.count()).order_by("day")
+        start: datetime | None = None
+        held = 0
+        for row in self._scratch.backend.to_pyarrow(days).to_pylist():
+            begins, n = datetime.combine(row["day"], time(), UTC), row["n"]
+            if held and held + n > SORTED_ROWS:
+                yield tf.from_day(tf.until_day(rows, time_column, begins), time_column, start)
+                start, held = begins, 0
+            held += n
+        yield rows if start is None else tf.from_day(rows, time_column, start)
 
     def _write_plain(self, name: str, rows: ir.Table) -> None:
         schema = rows.schema().to_pyarrow()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import duckdb
 import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
@@ -22,6 +23,8 @@ from features.schema import TIMESTAMP, Column
 from features.tables import read_batches, read_schema, table_files
 
 ENGINES = ("duckdb", "spark")
+# Tried in turn where DuckDB runs out of memory: each thread holds blocks of its own while it sorts or groups.
+MORE_ROOM = ("SET threads = 1", "SET memory_limit = '4GB'")
 UTC_TIME = "timestamp('UTC', 6)"
 
 
@@ -141,5 +144,12 @@ class Scratch:
     def _write(self, expression: ir.Table) -> list[Path]:
         path = self._root / f"step-{self._count:04d}.parquet"
         self._count += 1
-        self.backend.to_parquet(expression, str(path))
+        for more in (*MORE_ROOM, None):
+            try:
+                self.backend.to_parquet(expression, str(path))
+                break
+            except duckdb.OutOfMemoryException:
+                if more is None:
+                    raise
+                self.backend.raw_sql(more)
         return [path] if path.is_file() else sorted(path.glob("part-*.parquet"))

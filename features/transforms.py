@@ -167,4 +167,9 @@ def until_day(rows: ir.Table, time: str, end: datetime) -> ir.Table:
     return rows.filter(rows[time] < moment(end))
 
 
+def from_day(rows: ir.Table, time: str, start: datetime | None) -> ir.Table:
+    """The rows from `start` on; None for all."""
+    return rows if start is None else rows.filter(rows[time] >= moment(start))
+
+
 SLATE_KEYS = [Slates.REQUEST_ID, Slates.POSITION]

@@ -7,12 +7,14 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from features import cleaning
 from features.cleaning import ITEM_DAYS, CleaningParams, CleaningReport, clean
 from features.engine import EngineConfig
 from features.errors import SourceError, UsageError
@@ -174,6 +176,37 @@ def test_absent_columns_are_null_and_extra_ones_are_kept(tmp_path: Path) -> None
     clean(tmp_path / "in", tmp_path / "out")
     (row,) = pq.read_table(tmp_path / "out" / "events.parquet").to_pylist()
     assert (row["campaign"], row["price"], row["event_time"]) == ("x", None, T0)
+
+
+def test_a_log_that_does_not_fit_in_memory_is_cleaned_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slates as the service exports them, a kilobyte a row: more than the engine may hold, and in stretches of days."""
+    rng = np.random.default_rng(0)
+    n = 120_000
+    wide = [rng.bytes(400).hex() for _ in range(2000)]
+    order = rng.permutation(n)
+    source = build(tmp_path / "in", [event(1)])
+    slates = pa.table(
+        {
+            "request_id": [f"r{at // 24}" for at in order], "position": pa.array(order % 24 + 1, pa.int32()),
+            "served_at": pa.array([T0 + timedelta(minutes=int(at // 24)) for at in order], pa.timestamp("us", "UTC")),
+            "session_id": ["s"] * n, "surface": ["home"] * n, "platform": ["web"] * n, "module": ["for_you"] * n,
+            "item_id": ["i"] * n, "score": rng.random(n), "propensity": rng.random(n), "policy": ["p"] * n,
+            "model_version": ["m"] * n, "explored": [False] * n,
+            "signals": [f"{at} {wide[at % 2000]}" for at in order],
+        }
+    )  # fmt: skip
+    (source / "slates").mkdir()
+    pq.write_table(slates, source / "slates" / "part.parquet")
+    monkeypatch.setattr(cleaning, "SORTED_ROWS", 20_000)
+    late, small = T0 + timedelta(days=30), EngineConfig(memory_limit="60MB")
+    report = clean(source, tmp_path / "out", load_time=late, engine=small)
+    assert report.tables["slates"].rows_out == n
+    found = pq.read_table(tmp_path / "out" / "slates.parquet", columns=["request_id", "position", "signals"])
+    assert [int(text.split()[0]) for text in found["signals"].to_pylist()] == sorted(
+        range(n), key=lambda at: (at // 24, f"r{at // 24}", at % 24)
+    )
 
 
 def test_missing_tables_and_unknown_engines_are_named(tmp_path: Path) -> None:
