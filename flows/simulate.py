@@ -158,7 +158,8 @@ class Loop:
         for arm, policy in self._policies.items():
             outcome.visits[arm].append(play_arm(self.shops[arm], policy, day, self.seed, self.warm))
         took = time.monotonic() - began
-        mean = {arm: sum(v.value for v in found[-1]) / len(found[-1]) for arm, found in outcome.visits.items() if found}
+        played_today = {arm: found[-1] for arm, found in outcome.visits.items() if len(found) == number}
+        mean = {arm: sum(visit.value for visit in visits) / len(visits) for arm, visits in played_today.items()}
         told = ", ".join(f"{arm} {value:.3f}" for arm, value in mean.items())
         self.say(f"simulated day {number} ({day_of(self.params.shop, day)}), {took:.0f} s: GBP a session: {told}")
         played: list[list[Visit]] = []
