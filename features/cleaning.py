@@ -223,13 +223,13 @@ class _Cleaner:
         days = rows.group_by(day=rows[time_column].date()).aggregate(n=rows.count()).order_by("day")
         start: datetime | None = None
         held = 0
-        for row in self._scratch.backend.to_pyarrow(days).to_pylist():
+        for row in self._scratch.backend.to_pyarrow(days.filter(days["day"].notnull())).to_pylist():
             begins, n = datetime.combine(row["day"], time(), UTC), row["n"]
             if held and held + n > SORTED_ROWS:
                 yield tf.from_day(tf.until_day(rows, time_column, begins), time_column, start)
                 start, held = begins, 0
             held += n
-        yield rows if start is None else tf.from_day(rows, time_column, start)
+        yield tf.from_day(rows, time_column, start)
 
     def _write_plain(self, name: str, rows: ir.Table) -> None:
         schema = rows.schema().to_pyarrow()

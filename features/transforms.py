@@ -168,8 +168,8 @@ def until_day(rows: ir.Table, time: str, end: datetime) -> ir.Table:
 
 
 def from_day(rows: ir.Table, time: str, start: datetime | None) -> ir.Table:
-    """The rows from `start` on; None for all."""
-    return rows if start is None else rows.filter(rows[time] >= moment(start))
+    """The rows from `start` on, and those without a time; None for all."""
+    return rows if start is None else rows.filter((rows[time] >= moment(start)) | rows[time].isnull())
 
 
 SLATE_KEYS = [Slates.REQUEST_ID, Slates.POSITION]
