@@ -114,7 +114,8 @@ def build_history() -> None:
     ]
     _join(pairs, path)
     # Only now: training's joined states must not know what all of the log says.
-    write_history(with_tastes(history, actions.tastes(table, times.end_us)), path)
+    if tastes := actions.tastes(table, times.end_us):
+        write_history(with_tastes(history, tastes), path)
 
 
 def _need_returns(actions: ActionLog, times: Times, params: ExampleParams) -> None:
