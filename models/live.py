@@ -3,9 +3,10 @@
 Choices. Counts only, so that an event costs microseconds and everything can be counted again from the log. Time is the
 shop's own: the median time of the latest arrivals, which only moves forward, so that a history sent late, a replayed
 clock or a single wrong date does no harm. One person counts an item once a day (by the strongest thing they did) and
-`per_person` things a day in all, so that nobody moves the shop alone. A click is compared with the share of the page's
-clicks that its place would have got anyway; pages without a click teach nothing, so that monitors and load tests,
-which never click, teach nothing either.
+`per_person` things a day in all, so that nobody moves the shop alone; what a trained model counted already is not
+counted again, and its time passes all the same. A click is compared with the share of the page's clicks that its place
+would have got anyway; pages without a click teach nothing, so that monitors and load tests, which never click, teach
+nothing either.
 Shapes: J items in the order in which they were first seen, S slots of a page.
 """
 
@@ -52,13 +53,17 @@ class LearningParams:
 
 @dataclass(frozen=True)
 class Seen:
-    """One accepted event as the counts read it; codes of types as in models.history."""
+    """One accepted event as the counts read it; codes of types as in models.history.
+
+    `trained`: a model counted it already, so it only tells the time.
+    """
 
     item_id: str
     type_code: int
     time_us: int
     user_id: str | None
     session_id: str | None
+    trained: bool = False
 
 
 @dataclass
@@ -76,7 +81,7 @@ class LiveCounts:
         self.codes: dict[str, int] = {}
         self.days = 0.0  # the shop's time since the first event, in days
         self.clock_us = 0
-        self.events = 0
+        self.events, self._page_clicks = 0, 0
         self._times: deque[int] = deque(maxlen=CLOCK_EVENTS)
         self._sums: Floats = np.zeros((len(SERIES), 64))
         self.last_us: Ints = np.zeros(64, dtype=np.int64)
@@ -98,7 +103,7 @@ class LiveCounts:
         self._move_clock([event.time_us for event in events])
         for event in events:
             weight = float(TYPE_WEIGHT[event.type_code] / TYPE_WEIGHT.max())
-            if weight <= 0:
+            if weight <= 0 or event.trained:
                 continue
             person = event.user_id if event.user_id is not None else f"\0{event.session_id}"
             code = self.code(event.item_id)
@@ -195,13 +200,17 @@ class LiveCounts:
     def click(
         self, items: Sequence[str], modules: Sequence[str], slot: int, person: str, learned: bool = False
     ) -> bool:
-        """A click on a slot (from 0) of a page of ours; False where it counts no more (bounded by person and day).
+        """A click on a slot (from 0) of a page of ours; False where the person's day is spent.
 
-        What the model has `learned` from already says nothing new of what an item earns.
+        An item earns by one person once a day; a page on which they clicked it again is not one that they passed it
+        by on, so the answer is True. What the model has `learned` from already says nothing new of what an item earns.
         """
+        self._page_clicks += 1
+        if self._bounded(f"page\0{person}", self._page_clicks, 1.0) <= 0:
+            return False
         code = self.code(items[slot])
         if self._bounded(f"click\0{person}", code, 1.0) <= 0:
-            return False
+            return True
         weight = 2.0 ** (self.days / self.params.half_life_days)
         share_S = attention(len(items)) * weight
         codes = [self.code(item) for item in items]  # first, since a new item may replace the arrays

@@ -48,6 +48,10 @@ class Basis:
     erasures: int
     knows_clicks: bool = False  # the model learned from the clicks on pages up to its last day
 
+    def trained(self, seq: int, time_us: int) -> bool:
+        """Whether the model counted this event of the log."""
+        return seq <= self.exported_seq and time_us <= self.trained_until_us
+
 
 class Learning:
     """Grows in the watcher's thread; what is handed out is read by requests."""
@@ -87,14 +91,13 @@ class Learning:
                 taken.append(row)
         self.counts.see(
             [
-                Seen(item, TYPE_CODE[kind], at, user, session)
+                Seen(item, TYPE_CODE[kind], at, user, session, basis.trained(seq, at))
                 for seq, item, kind, at, user, session, _, _ in taken
-                if seq > basis.exported_seq or at > basis.trained_until_us
             ]
         )
         for seq, item, kind, at, user, session, _, request_id in taken:
             if request_id is not None and TYPE_CODE[kind] in WEIGHT:
-                learned = basis.knows_clicks and seq <= basis.exported_seq and at <= basis.trained_until_us
+                learned = basis.knows_clicks and basis.trained(seq, at)
                 self._click(log, request_id, item, WEIGHT[TYPE_CODE[kind]], user or f"\0{session}", learned)
 
     def _click(self, log: EventLog, request_id: str, item: str, weight: float, person: str, learned: bool) -> None:

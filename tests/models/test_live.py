@@ -14,8 +14,15 @@ DAY_US = 86_400_000_000
 START_US = 1_764_000_000_000_000
 
 
-def seen(item: str, at_us: int = START_US, user: str | None = "u", session: str = "s", kind: str = "click") -> Seen:
-    return Seen(item, TYPE_CODE[kind], at_us, user, session)
+def seen(
+    item: str,
+    at_us: int = START_US,
+    user: str | None = "u",
+    session: str = "s",
+    kind: str = "click",
+    trained: bool = False,
+) -> Seen:
+    return Seen(item, TYPE_CODE[kind], at_us, user, session, trained)
 
 
 def count(counts: LiveCounts, item: str, half_life: float = 1.0) -> float:
@@ -70,12 +77,29 @@ def test_a_click_is_worth_what_its_place_did_not_give() -> None:
     items, modules = [f"i{n}" for n in range(10)], ["for_you"] * 5 + ["new"] * 5
     for n in range(40):
         assert counts.click(items, modules, 8, f"u{n}")
-    assert not counts.click(items, modules, 8, "u0")  # once a day
+    assert counts.click(items, modules, 8, "u0")  # an item earns once a day, and was not passed by the second time
     clicks, expected = counts.earned()
     at = counts.codes["i8"]
     assert clicks[at] == pytest.approx(40) and expected[at] == pytest.approx(40 * attention(10)[8])
     assert expected.sum() == pytest.approx(clicks.sum())
     assert counts.modules()["new"] > 1 > counts.modules()["for_you"]
+
+
+def test_a_person_who_clicks_all_day_stops_teaching_pages() -> None:
+    counts = LiveCounts(LearningParams(per_person=5))
+    told = [counts.click(["a", "b"], ["for_you"] * 2, 0, "robot") for _ in range(8)]
+    assert told == [True] * 5 + [False] * 3 and counts.earned()[0][counts.codes["a"]] == 1
+
+
+def test_what_a_model_counted_already_only_tells_the_time() -> None:
+    """After a retrain the log is counted again: last week's clicks are last week's, so today's are new."""
+    counts = LiveCounts(LearningParams())
+    for day in range(4):
+        counts.see([seen("a", at_us=START_US + day * DAY_US, user=f"{n}", trained=True) for n in range(100)])
+        assert counts.click(["a", "b"], ["for_you"] * 2, 0, "u0", learned=day < 3)
+    assert count(counts, "a") == 0
+    assert counts.days == pytest.approx(3.0, abs=0.01)
+    assert counts.earned()[0][counts.codes["a"]] == pytest.approx(1.0)
 
 
 def test_a_model_of_value_is_not_blamed_for_prices_that_are_clicked_less() -> None:
