@@ -1,9 +1,10 @@
 """Online learning of one worker: follows the event log, keeps live counts and weights, hands out what it knows.
 
 Choices. The log is the only truth: every worker of a machine reads it for itself, a restart counts the newest events
-again, an erasure or a rollback (`homeranker unlearn`) counts all again without what is gone. A click on a page of ours
-is joined to the slate that was logged, with the signals as they were served. Work is bounded: so many events a turn,
-and a rest after each hand-out that is a multiple of what it took, so that pages never wait for it.
+again, an erasure or a rollback (`homeranker unlearn`) counts all again without what is gone; until the end of the log
+is reached, pages stand on what was known before. A click on a page of ours is joined to the slate that was logged, with
+the signals as they were served. Work is bounded: so many events a turn, and a rest after each hand-out that is a
+multiple of what it took, so that pages never wait for it.
 Events that a champion was trained on (exported, and older than its last day) are not added to its popularity again.
 """
 
@@ -60,16 +61,20 @@ class Learning:
         self.params = params
         self.basis: Basis | None = None
         self.counts, self.choices = LiveCounts(params), Choices([0.0] * len(NAMES))
+        self.told = self.counts, self.choices  # what pages may stand on: counted to the end of the log
         self.seq, self.caught_up = 0, False
         self._pages: OrderedDict[str, tuple[ClickedPage, dict[str, int], dict[str, Any]]] = OrderedDict()
         self._changed, self._rest_until, self._fit_due, self._fitted = True, 0.0, 0.0, 0
+        self._handed_out = False
 
     def stand_on(self, basis: Basis, log: EventLog) -> None:
         """Start anew where the basis is another one."""
         if basis == self.basis:
             return
-        self.basis = basis
         self.counts, self.choices = LiveCounts(self.params), Choices(basis.prior_F, TRUST[basis.knows_clicks])
+        if self.basis is None or not self.params.enabled:
+            self.told = self.counts, self.choices
+        self.basis, self._handed_out = basis, False
         newest = log.store.read("SELECT COALESCE(MAX(seq), 0) FROM events")[0][0]
         self.seq, self.caught_up = max(0, newest - KEPT_EVENTS), False
         self._pages.clear()
@@ -81,6 +86,8 @@ class Learning:
             return
         rows = log.store.read(EVENTS_SQL, (self.seq, TURN))
         self.caught_up = len(rows) < TURN
+        if self.caught_up:
+            self.told = self.counts, self.choices
         if not rows:
             return
         self.seq, self._changed = rows[-1][0], True
@@ -134,16 +141,17 @@ class Learning:
 
     def due(self) -> bool:
         """Whether there is something new to hand out, and time for it."""
-        return self._changed and self.caught_up and time.monotonic() >= self._rest_until
+        ready = self.caught_up or not self._handed_out
+        return self._changed and ready and time.monotonic() >= self._rest_until
 
     def handed_out(self, took_s: float) -> None:
         """Note a hand-out and what it cost."""
-        self._changed = False
+        self._changed, self._handed_out = False, True
         self._rest_until = time.monotonic() + max(LEAST_REST_S, REST * took_s)
 
     def fit(self) -> None:
         """Weigh the signals again where new pages were clicked."""
-        if self.choices.added > self._fitted and time.monotonic() >= self._fit_due:
+        if self.caught_up and self.choices.added > self._fitted and time.monotonic() >= self._fit_due:
             started = time.monotonic()
             self.choices.fit(self.counts.days)
             self._fitted = self.choices.added

@@ -95,7 +95,7 @@ def build(
         base=model,
         model=model,
         ranks=ranks,
-        learned=Learned.of(learning.counts, learning.choices, items),
+        learned=Learned.of(*learning.told, items),
         items=items,
         available_I=np.asarray(items.available_I, dtype=np.bool_).copy(),
         popular_I=np.asarray(model.popular_I, dtype=np.float64),
@@ -113,13 +113,14 @@ def build(
 
 def learned(old: Snapshot, learning: Learning) -> Snapshot:
     """The same snapshot with what was learned online up to now."""
-    view = Learned.of(learning.counts, learning.choices, old.items, old.learned)
-    if not learning.counts.clock_us:
+    counts, choices = learning.told
+    view = Learned.of(counts, choices, old.items, old.learned)
+    if not counts.clock_us:
         return replace(old, learned=view)
-    sums = live_sums(learning.counts, view.item_J, len(old.items))
-    last_us_J = learning.counts.last_us[: view.item_J.size].astype(np.float64)
+    sums = live_sums(counts, view.item_J, len(old.items))
+    last_us_J = counts.last_us[: view.item_J.size].astype(np.float64)
     last_us_I = on_items(last_us_J, view.item_J, len(old.items)).astype(np.int64)
-    model = old.base.moved(sums, last_us_I, learning.counts.clock_us)
+    model = old.base.moved(sums, last_us_I, counts.clock_us)
     return replace(old, learned=view, model=model, popular_I=np.asarray(model.popular_I, dtype=np.float64))
 
 

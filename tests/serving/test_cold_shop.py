@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from serving import answers
 from serving.contract import EventsRequest, HomepageRequest, ItemsRequest, format_time, now_us
-from serving.learning import unlearn
+from serving.learning import Learning, unlearn
 from serving.params import from_environment
 from serving.runtime import Runtime
 
@@ -145,6 +146,22 @@ def test_it_survives_a_restart_and_can_be_rolled_back(shop: ColdShop, tmp_path: 
         shop.until(lambda: "i100" not in shop.runtime.learning.counts.codes)
     finally:
         again.stop()
+
+
+def test_while_the_log_is_counted_again_pages_stand_on_what_was_known(shop: ColdShop) -> None:
+    shop.learned()
+    log, known = shop.runtime.need_log(), shop.runtime.learning
+    assert known.basis is not None
+    learning = Learning(known.params)
+    for basis in (replace(known.basis, unlearned=()), replace(known.basis, unlearned=((0, 1),))):
+        before = learning.told
+        learning.stand_on(basis, log)
+        counting_anew = learning.counts
+        if before[0].codes:
+            assert learning.told is before and not learning.settled
+        while not learning.caught_up:
+            learning.take_up(log, lambda _: True)
+        assert learning.told[0] is counting_anew and "i100" in counting_anew.codes
 
 
 def test_what_a_visit_passed_over_makes_room(shop: ColdShop) -> None:
