@@ -35,6 +35,7 @@ def policy() -> None:
         load.checkpoints("policy", dataclasses.asdict(settings.policy), load.digest_of(A.model)),
         lambda name, epoch, epochs, figures: tell(f"{name} epoch", epoch, epochs, figures),
         None if slates is None else load.champion(load.times().gate_cut_us)[0],
+        settings.train.threads,
     )
     shutil.rmtree(A.policy, ignore_errors=True)
     A.policy.mkdir(parents=True)

@@ -27,6 +27,7 @@ from models.items import ItemTable
 from models.log import ActionLog
 from models.ope.faults import bot_slots
 from models.ope.log import SlotLog
+from models.parallel import spread
 from models.sequence import SequenceModel
 from models.signals import Knowledge, read
 
@@ -167,21 +168,30 @@ def impressions(
     items: ItemTable,
     sequence: SequenceModel | None,
     progress: Callable[[int, int], None] | None = None,
+    workers: int = 1,
 ) -> Impressions:
-    """Features of every slot, day by day; the pages must be in the order of time."""
+    """Features of every slot, day by day (a worker takes whole days); the pages must be in the order of time."""
     days: dict[int, list[int]] = {}
     for at, page in enumerate(pages):
         days.setdefault(page.served_us - page.served_us % DAY_US, []).append(at)
-    x: list[Floats32] = []
-    for number, (day_us, mine) in enumerate(sorted(days.items()), 1):
+
+    def of_day(day: tuple[int, list[int]]) -> list[Floats32]:
+        day_us, mine = day
         knowledge = Knowledge.fit(log, items, day_us, sequence)
         people.open_day(day_us, {pages[at].user_id for at in mine})
-        for page in (pages[at] for at in mine):
-            state = people.state(page.user_id, page.session_id, page.served_us)
-            x.append(features(state, read(state, knowledge, page.served_us), knowledge, page.served_us, page.item_K))
+        states = (people.state(pages[at].user_id, pages[at].session_id, pages[at].served_us) for at in mine)
+        return [_features(state, knowledge, pages[at]) for state, at in zip(states, mine, strict=True)]
+
+    x: list[Floats32] = []
+    for number, found in enumerate(spread(of_day, sorted(days.items()), workers), 1):
+        x += found
         if progress is not None:
             progress(number, len(days))
     return _padded(pages, x, items)
+
+
+def _features(state: UserState, knowledge: Knowledge, page: Page) -> Floats32:
+    return features(state, read(state, knowledge, page.served_us), knowledge, page.served_us, page.item_K)
 
 
 def _padded(pages: list[Page], x: list[Floats32], items: ItemTable) -> Impressions:

@@ -8,15 +8,19 @@ Shapes: K slots, C candidates, F features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from models.history import DAY_US, UserState
 from models.homepage import HomepageModel
 from models.items import ItemTable
+from models.parallel import spread, stretches
 from models.policy.impressions import Floats, Ints, Page, People
 from models.policy.plackett_luce import PlackettLuce, PlackettLuceParams, utilities
+
+Told = TypeVar("Told")
 
 
 def slot_probabilities(score_C: Floats, index_C: Ints, item_K: Ints, params: PlackettLuceParams) -> Floats:
@@ -40,51 +44,76 @@ def slot_probabilities(score_C: Floats, index_C: Ints, item_K: Ints, params: Pla
 
 
 def target_probabilities(
-    model: HomepageModel, pages: Sequence[Page], people: People, params: PlackettLuceParams, candidates: int = 500
+    model: HomepageModel,
+    pages: Sequence[Page],
+    people: People,
+    params: PlackettLuceParams,
+    candidates: int = 500,
+    workers: int = 1,
 ) -> tuple[list[Floats], list[Floats]]:
     """(K,) for each page: what the model's policy would have shown with which probability, and the model's scores.
 
     Pages by time; a score is nan for an item that the model does not name.
     """
     on_sale_I = model.knowledge.on_sale(model.trained_until_us)
-    told: list[Floats] = []
-    scores: list[Floats] = []
-    for page, state in _visits(pages, people):
+
+    def of_page(page: Page, state: UserState) -> tuple[Floats, Floats]:
         eligible_I = on_sale_I.copy()
         eligible_I[page.item_K] = True  # it was on the shelf
         ranking = model.rank(state, model.as_of(page.served_us), eligible_I, candidates)
         score = dict(zip(ranking.index_C.tolist(), ranking.score_C.tolist(), strict=True))
-        scores.append(np.array([score.get(item, np.nan) for item in page.item_K.tolist()]))
-        told.append(slot_probabilities(ranking.score_C.astype(np.float64), ranking.index_C, page.item_K, params))
-    return told, scores
+        told_K = slot_probabilities(ranking.score_C.astype(np.float64), ranking.index_C, page.item_K, params)
+        return told_K, np.array([score.get(item, np.nan) for item in page.item_K.tolist()])
+
+    found = _each(of_page, pages, people, workers)
+    return [told_K for told_K, _ in found], [score_K for _, score_K in found]
 
 
-def scores_of_shown(model: HomepageModel, pages: Sequence[Page], people: People) -> list[Floats]:
+def scores_of_shown(model: HomepageModel, pages: Sequence[Page], people: People, workers: int = 1) -> list[Floats]:
     """(K,) for each page: the model's scores of what was shown, pages by time.
 
     The model may be of another catalogue than the pages; what it lacks is nan.
     """
     to_model = _places(people.items, model.items)
-    told: list[Floats] = []
-    for page, state in _visits(pages, people):
+
+    def of_page(page: Page, state: UserState) -> Floats:
         item_K = page.item_K
         if to_model is not None:
             state, item_K = state.renumbered(to_model), np.array([to_model.get(item, -1) for item in item_K.tolist()])
         score_K = np.full(item_K.size, np.nan)
         known = item_K >= 0
         score_K[known] = model.score_items(state, model.as_of(page.served_us), item_K[known]).score_C
-        told.append(score_K)
-    return told
+        return score_K
+
+    return _each(of_page, pages, people, workers)
+
+
+def _each(
+    of_page: Callable[[Page, UserState], Told], pages: Sequence[Page], people: People, workers: int
+) -> list[Told]:
+    """What is told of every page, in stretches of time."""
+
+    def of_stretch(mine: Sequence[Page]) -> list[Told]:
+        return [of_page(page, state) for page, state in _visits(mine, people)]
+
+    if workers < 2 or not pages:
+        return of_stretch(pages)
+    people.open_day(_day(pages[0]), set())  # what is fitted here for everybody, no child has to fit
+    return [told for found in spread(of_stretch, stretches(pages, 4 * workers), workers) for told in found]
 
 
 def _visits(pages: Sequence[Page], people: People) -> Iterator[tuple[Page, UserState]]:
     """Each page with what was known of its visitor."""
     day_us = -1
     for page in pages:
-        if page.served_us - page.served_us % DAY_US != day_us:
-            day_us = page.served_us - page.served_us % DAY_US
+        if _day(page) != day_us:
+            day_us = _day(page)
             people.open_day(day_us, {one.user_id for one in pages if day_us <= one.served_us < day_us + DAY_US})
         yield page, people.state(page.user_id, page.session_id, page.served_us)
+
+
+def _day(page: Page) -> int:
+    return page.served_us - page.served_us % DAY_US
 
 
 def _places(items: ItemTable, others: ItemTable) -> dict[int, int] | None:

@@ -85,10 +85,11 @@ def learn_policy(
     checkpoints: Path | None,
     progress: Progress = quiet,
     champion: HomepageModel | None = None,
+    workers: int = 1,
 ) -> Learned:
     """The policy as of the gate's cut (`judged` is the ranker of that moment), with its proof on the pages after it.
 
-    `champion` is the one that serves, as it was judged; it must not have seen those pages.
+    `champion` is the one that serves, as it was judged; it must not have seen those pages. `workers`: processes.
     """
     if slates is None or not params.learn:
         why = "learning it is switched off" if not params.learn else "the log has no slates"
@@ -104,7 +105,7 @@ def learn_policy(
     if found := faults(whole):
         return Learned(None, "; ".join(f"{fault.name}: {fault.why}" for fault in found), Curves())
     people = People(events, log, judged.items)
-    seen = impressions(before, people, log, judged.items, sequence)
+    seen = impressions(before, people, log, judged.items, sequence, workers=workers)
     off_F = np.array([name.startswith(SHOWN_MORE) for name in feature_names(judged.knowledge)])
     net, worth, curves = _fit(seen, off_F, params.value, checkpoints, progress)
     worth = _with_rest(worth, before, _prices(judged), params.value)
@@ -116,7 +117,7 @@ def learn_policy(
     if not after:
         return learned
     look_S = looks(net.position.weight.detach().numpy()[:, 0].astype(np.float64))
-    return prove(learned, after, people, params, sampling, champion, look_S)
+    return prove(learned, after, people, params, sampling, champion, look_S, workers)
 
 
 def _fit(
@@ -171,19 +172,22 @@ def prove(
     sampling: PlackettLuceParams,
     champion: HomepageModel | None,
     look_S: Floats,
+    workers: int = 1,
 ) -> Learned:
     """With verdicts against the logging policy and the champion, a table of estimators (a slot is a round), and the
     chance of a click calibrated on these pages; `look_S` is how many look at each place.
     """
     assert learned.model is not None and learned.worth is not None  # noqa: S101 - what was learned is to be proved
-    target_L, score_L = target_probabilities(learned.model, pages, people, sampling)
+    target_L, score_L = target_probabilities(learned.model, pages, people, sampling, workers=workers)
     target_N, log = np.concatenate(target_L), _slots(learned.model, learned.worth, pages)
     rounds = Rounds(log.reward_N, log.propensity_N, target_N)
     told = [("logging policy", estimate(log.reward_N))]
     told += [(name, estimate(ESTIMATORS[name](rounds))) for name in ("IPS", "SNIPS")]
     against = None
     if champion is not None:
-        mine_N, theirs_N = (np.concatenate(scores_of_shown(one, pages, people)) for one in (learned.model, champion))
+        mine_N, theirs_N = (
+            np.concatenate(scores_of_shown(one, pages, people, workers)) for one in (learned.model, champion)
+        )
         both_N = np.isfinite(theirs_N)  # the champion may lack what was launched since
         against = compare(log.take(both_N), mine_N[both_N], theirs_N[both_N], look_S, params.ope)
     scale, error = _calibrated(learned.model.calibration, pages, score_L)

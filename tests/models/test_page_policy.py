@@ -20,7 +20,7 @@ from models.log import ActionLog
 from models.ope.log import Bools
 from models.policy.impressions import Impressions, Page, People, impressions, pages_of
 from models.policy.plackett_luce import PlackettLuceParams
-from models.policy.proof import scores_of_shown, slot_probabilities
+from models.policy.proof import scores_of_shown, slot_probabilities, target_probabilities
 from models.policy.recipe import PolicyParams, _calibrated, learn_policy
 from models.policy.value import PositionNet, ValueParams, held_out, learn, worth_of_clicks
 from models.ranker import RankerNet, RankerParams
@@ -151,6 +151,20 @@ def test_the_recipe_learns_and_proves_or_says_why_not(data: Data) -> None:
         "are wanted"
         in learn_policy(data.slates, data.events, data.log, judged, None, many, PlackettLuceParams(), None).why
     )
+
+
+def test_two_processes_read_the_same_of_every_page(data: Data, pages: list[Page], seen: Impressions) -> None:
+    people = People(data.events, data.log, data.items)
+    again = impressions(pages, people, data.log, data.items, None, workers=2)
+    assert all(np.array_equal(value, vars(again)[name]) for name, value in vars(seen).items())
+    judged, late = fit_judged(data), pages[-200:]
+    asked = (judged, late, people, PlackettLuceParams(), 50)
+    for one, two in zip(target_probabilities(*asked), target_probabilities(*asked, workers=2), strict=True):
+        assert len(one) == len(late)
+        np.testing.assert_allclose(np.concatenate(one), np.concatenate(two), rtol=1e-5)
+    broken = replace(late[0], item_K=np.array([10**6]))
+    with pytest.raises(IndexError):
+        target_probabilities(judged, [broken, *late], people, PlackettLuceParams(), workers=2)
 
 
 def test_a_champion_is_judged_on_the_same_pages_whatever_its_catalogue(data: Data, pages: list[Page]) -> None:
