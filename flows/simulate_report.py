@@ -133,7 +133,7 @@ def picture(told: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(8, 4.5))
+    figure, axes = pyplot.subplots(figsize=(9.5, 4.5))
     days = [row["day"] for row in told["days"]]
     for arm in ARMS:
         axes.plot(
@@ -141,7 +141,7 @@ def picture(told: dict[str, Any], path: Path) -> None:
         )
     axes.set(xlabel="day", ylabel="GBP a session (expected)", title="Closed loop, SIMULATED shoppers")
     axes.set_xticks(days)
-    axes.legend()
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)  # beside the lines, never over them
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
