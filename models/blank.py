@@ -1,7 +1,8 @@
 """A homepage model that was never trained: what a shop serves from its catalogue alone until somebody promotes a model.
 
 Choices. The same type as a trained model, so that candidates, content, explanations and what is learned online work on
-it unchanged; its ranker says zero of everything, so that only live signals order the page (models/live_signals.py).
+it unchanged. Its ranker says zero of everything where nothing was counted, so that only live signals order the page
+(models/live_signals.py); a model that was trained and that nobody promoted lends what it counted: popularity.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from models.signals import Knowledge
 from models.statistics import ItemStatistics
 
 NO_MODEL = "none"
+POPULARITY = 0.5  # of the logarithm of a count: what is shown much is counted much, so half of it is believed
 
 
 def blank_model(items: ItemTable, now_us: int) -> HomepageModel:
@@ -41,13 +43,20 @@ def blank_model(items: ItemTable, now_us: int) -> HomepageModel:
         content.vectors(items),
         None,
     )
-    return unranked(HomepageModel(knowledge, RankerNet(1, RankerParams()), Calibration(), now_us))
+    return _ranked_by(HomepageModel(knowledge, RankerNet(1, RankerParams()), Calibration(), now_us), 0.0)
 
 
 def unranked(model: HomepageModel) -> HomepageModel:
-    """The same knowledge under a ranker that says zero: for a model that nobody promoted."""
-    net = RankerNet(len(feature_names(model.knowledge)), RankerParams(hidden=()))
+    """The same knowledge under a ranker that knows popularity alone: for a model that nobody promoted."""
+    return _ranked_by(model, POPULARITY)
+
+
+def _ranked_by(model: HomepageModel, popularity: float) -> HomepageModel:
+    names = feature_names(model.knowledge)
+    net = RankerNet(len(names), RankerParams(hidden=()))
     with torch.no_grad():
         for weight in net.parameters():
             weight.zero_()
+        at = names.index("popularity_14d")
+        net.scale_F[at], net.linear.weight[0, at] = popularity, 1.0
     return replace(model, ranker=net.eval(), version=NO_MODEL, calibration=Calibration())

@@ -75,16 +75,18 @@ SOURCE = 60  # candidates of each live source
 
 def prior(model: HomepageModel) -> list[float]:
     """(F,) weights before anybody clicked, for this model."""
-    names = feature_names(model.knowledge)
-    scale_F = model.ranker.scale_F
-    knows_visits = len(scale_F) == len(names) and bool(scale_F[names.index("acted_in_session")] > 0)
-    column = 2 if knows_clicks(model) else int(knows_visits)
+    column = 2 if knows_clicks(model) else int(_uses(model, "acted_in_session"))
     return [weights[column] for weights in SIGNALS.values()]
 
 
 def knows_clicks(model: HomepageModel) -> bool:
-    """Whether the model learned from pages and what was clicked on them."""
-    return "appeal" in model.knowledge.statistics.values
+    """Whether the model's ranker learned from pages and what was clicked on them."""
+    return _uses(model, "appeal")
+
+
+def _uses(model: HomepageModel, feature: str) -> bool:
+    names, scale_F = feature_names(model.knowledge), model.ranker.scale_F
+    return feature in names and len(scale_F) == len(names) and bool(scale_F[names.index(feature)] > 0)
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,13 @@ import pytest
 
 from features.cleaning import clean
 from models.appeal import Shown
+from models.blank import unranked
 from models.calibration import Calibration
 from models.columns import feature_names
 from models.history import Action, UserState
 from models.homepage import HomepageModel
 from models.items import ItemTable
+from models.live_signals import SIGNALS, knows_clicks, prior
 from models.log import ActionLog
 from models.ope.log import Bools
 from models.policy.impressions import Impressions, Page, People, impressions, pages_of
@@ -165,6 +167,15 @@ def test_two_processes_read_the_same_of_every_page(data: Data, pages: list[Page]
     broken = replace(late[0], item_K=np.array([10**6]))
     with pytest.raises(IndexError):
         target_probabilities(judged, [broken, *late], people, PlackettLuceParams(), workers=2)
+
+
+def test_a_model_that_nobody_promoted_lends_its_popularity_and_none_of_its_opinions(data: Data) -> None:
+    judged = fit_judged(data)
+    held = unranked(judged)
+    assert not knows_clicks(held) and prior(held) == [weights[0] for weights in SIGNALS.values()]
+    everything_I = np.ones(len(data.items), np.bool_)
+    first = held.rank(UserState.build(None, [], {}), judged.trained_until_us, everything_I, 20).index_C
+    assert held.popular_I[first].tolist() == sorted(judged.popular_I.tolist(), reverse=True)[:20]
 
 
 def test_a_champion_is_judged_on_the_same_pages_whatever_its_catalogue(data: Data, pages: list[Page]) -> None:
