@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from typing import Annotated
 
@@ -34,6 +35,7 @@ def simulate(
     def tell(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the services it started end too
     outcome = Loop(root, params, days, sessions, seed, tell).run(planted)
     told = simulate_report.table(outcome)
     (root / "loop.json").write_text(json.dumps(told, indent=1, sort_keys=True) + "\n")
