@@ -5,7 +5,8 @@ from it that weights of whole choices tell nothing within a night. Their orders 
 each other, and moving an item from one place to another changes how many look at it by a ratio that the log knows. So
 the difference of two orders is known to a few percent after a thousand pages. What it cannot tell: whether items that
 nobody was shown are better; and it assumes that a reward is the look at the place times the worth of the item.
-Source: position-based propensities (Joachims, Swaminathan and Schnabel, 2017).
+Source: position-based propensities (Joachims, Swaminathan and Schnabel, 2017); assay sensitivity of a trial of
+non-inferiority (ICH E10, 2000).
 Shapes: N slots of R pages, S positions.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from models.gate import CANNOT_TELL, PASS
 from models.ope.betting import lower_bound
 from models.ope.estimators import Floats, estimate
 from models.ope.log import SlotLog
@@ -46,6 +48,7 @@ def compare(
 ) -> Judgement:
     """The verdict on a model's scores against a champion's: surely not worse by more than `margin_champion`.
 
+    "cannot tell" where it is not surely better either, and the champion's own order not surely better than its reverse.
     In the result `logging` is the champion's order and `target` the model's, both in rewards a page. The floor of the
     bet is the most that the champion's order earned on a page.
     """
@@ -58,4 +61,11 @@ def compare(
     lower = lower_bound(mine_R - theirs_R, floors[0], params.alpha)
     worse = lower_bound(theirs_R - mine_R, floors[1], params.alpha) > allowance
     verdict, reason = decide(lower > -allowance, worse, allowance, figures[2], lower, told, params)
+    control = estimate(theirs_R - page_values(log, reordered(log, -champion_N, look_S)))
+    if verdict == PASS and lower <= 0 and control.low <= 0:
+        verdict = CANNOT_TELL
+        reason = (
+            f"the log does not tell the champion's order from its reverse: {control.mean:+.4f} [{control.low:+.4f}, "
+        )
+        reason += f"{control.high:+.4f}] a page; are its clicks on the items that were clicked?"
     return Judgement(verdict, (reason,), *figures, lower, told, ())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -91,6 +93,18 @@ def test_a_model_passes_where_its_order_is_surely_not_worse_than_the_champions(n
     told = compare(log, mine_N, worth_N, LOOK_S)
     assert told.verdict == expected, told.reasons
     assert compare(log, worth_N, mine_N, LOOK_S).verdict == "pass"
+
+
+@pytest.mark.parametrize("looked_at", [LOOK_S, np.ones_like(LOOK_S)])
+def test_a_log_with_shuffled_clicks_lets_no_model_pass(looked_at: np.ndarray) -> None:
+    """On it every order is as good as every other, so that a spoiled model would be "surely not worse"."""
+    log, worth_N = pages_of_eight(3_000)
+    rng = np.random.default_rng(2)
+    shuffled = replace(log, reward_N=rng.permuted(log.reward_N.reshape(-1, 8), axis=1).ravel())
+    for mine_N in (worth_N, worth_N + 0.02 * rng.normal(size=worth_N.size)):
+        assert compare(log, mine_N, worth_N, LOOK_S).verdict == "pass"
+        told = compare(shuffled, mine_N, worth_N, looked_at)
+        assert told.verdict == "cannot tell" and "does not tell" in told.reasons[0]
 
 
 def test_a_model_a_little_worse_hardly_ever_passes() -> None:
