@@ -44,7 +44,12 @@ def reordered(log: SlotLog, score_N: Floats, look_S: Floats) -> Floats:
 
 
 def compare(
-    log: SlotLog, mine_N: Floats, champion_N: Floats, look_S: Floats, params: OpeParams | None = None
+    log: SlotLog,
+    mine_N: Floats,
+    champion_N: Floats,
+    look_S: Floats,
+    params: OpeParams | None = None,
+    control_N: Floats | None = None,
 ) -> Judgement:
     """The verdict on a model's scores against a champion's: surely not worse by more than `margin_champion`.
 
@@ -61,11 +66,11 @@ def compare(
     lower = lower_bound(mine_R - theirs_R, floors[0], params.alpha)
     worse = lower_bound(theirs_R - mine_R, floors[1], params.alpha) > allowance
     verdict, reason = decide(lower > -allowance, worse, allowance, figures[2], lower, told, params)
-    control = estimate(theirs_R - page_values(log, reordered(log, -champion_N, look_S)))
+    control = estimate(
+        theirs_R - page_values(log, reordered(log, -champion_N if control_N is None else control_N, look_S))
+    )
     if verdict == PASS and lower <= 0 and control.low <= 0:
         verdict = CANNOT_TELL
-        reason = (
-            f"the log does not tell the champion's order from its reverse: {control.mean:+.4f} [{control.low:+.4f}, "
-        )
+        reason = f"the log does not tell the champion's order from one without clicks: {control.mean:+.4f} [{control.low:+.4f}, "
         reason += f"{control.high:+.4f}] a page; are its clicks on the items that were clicked?"
     return Judgement(verdict, (reason,), *figures, lower, told, ())
