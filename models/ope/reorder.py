@@ -71,6 +71,6 @@ def compare(
     )
     if verdict == PASS and lower <= 0 and control.low <= 0:
         verdict = CANNOT_TELL
-        reason = f"the log does not tell the champion's order from one without clicks: {control.mean:+.4f} [{control.low:+.4f}, "
-        reason += f"{control.high:+.4f}] a page; are its clicks on the items that were clicked?"
+        between = f"{control.mean:+.4f} [{control.low:+.4f}, {control.high:+.4f}] a page"
+        reason = f"the log does not tell the champion's order from one without clicks: {between}; are its clicks right?"
     return Judgement(verdict, (reason,), *figures, lower, told, ())
