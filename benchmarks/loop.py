@@ -67,9 +67,7 @@ class Direct(Client):
         self.runtime = Runtime(from_environment({"HOMERANKER_HOME": str(home)}), model)
         self.runtime.params, self.runtime.learning = params, Learning(params.learning)
         self.runtime.start()
-        end = time.monotonic() + 60
-        while not self.runtime.learning.settled and time.monotonic() < end:  # a swap keeps it; this one starts anew
-            time.sleep(0.05)
+        self.runtime.settle()  # a swap keeps what was learned; this one starts anew
 
     def call(self, method: str, path: str, body: Any, now: datetime) -> dict[str, Any]:
         """As over HTTP."""

@@ -41,9 +41,7 @@ def why_not(home: Path, item: str, user: str | None) -> str:
     runtime = Runtime(environment, None)
     try:
         runtime.start()
-        end = time.monotonic() + 60
-        while runtime.log is not None and not runtime.learning.settled and time.monotonic() < end:
-            time.sleep(0.05)
+        runtime.settle()
         return answers.why_not(runtime, item, user, int(time.time() * 1e6))
     finally:
         runtime.stop()

@@ -93,6 +93,12 @@ class Runtime:
         if self.log is not None:
             self.log.close()
 
+    def settle(self, seconds: float = 60.0) -> None:
+        """Wait until what the log holds is counted and handed out, at most so long."""
+        end = time.monotonic() + seconds
+        while self.log is not None and not self.learning.settled and time.monotonic() < end:
+            time.sleep(0.05)
+
     def unready(self) -> str | None:
         """Why no traffic should come now."""
         if self.draining:

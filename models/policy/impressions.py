@@ -53,6 +53,11 @@ class Page:
     carted_K: Bools
     paid_K: Floats  # price x quantity
 
+    @property
+    def day_us(self) -> int:
+        """The start of its day (UTC) in microseconds."""
+        return self.served_us - self.served_us % DAY_US
+
 
 def pages_of(slates: pa.Table, events: pa.Table, items: ItemTable) -> list[Page]:
     """The pages of a log in the order of time; without deterministic slots, bots and items that nobody knows."""
@@ -173,7 +178,7 @@ def impressions(
     """Features of every slot, day by day (a worker takes whole days); the pages must be in the order of time."""
     days: dict[int, list[int]] = {}
     for at, page in enumerate(pages):
-        days.setdefault(page.served_us - page.served_us % DAY_US, []).append(at)
+        days.setdefault(page.day_us, []).append(at)
 
     def of_day(day: tuple[int, list[int]]) -> list[Floats32]:
         day_us, mine = day

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from models.history import DAY_US, UserState
+from models.history import UserState
 from models.homepage import HomepageModel
 from models.items import ItemTable
 from models.parallel import spread, stretches
@@ -98,7 +98,7 @@ def _each(
 
     if workers < 2 or not pages:
         return of_stretch(pages)
-    people.open_day(_day(pages[0]), set())  # what is fitted here for everybody, no child has to fit
+    people.open_day(pages[0].day_us, set())  # what is fitted here for everybody, no child has to fit
     return [told for found in spread(of_stretch, stretches(pages, 4 * workers), workers) for told in found]
 
 
@@ -106,14 +106,10 @@ def _visits(pages: Sequence[Page], people: People) -> Iterator[tuple[Page, UserS
     """Each page with what was known of its visitor."""
     day_us = -1
     for page in pages:
-        if _day(page) != day_us:
-            day_us = _day(page)
-            people.open_day(day_us, {one.user_id for one in pages if day_us <= one.served_us < day_us + DAY_US})
+        if page.day_us != day_us:
+            day_us = page.day_us
+            people.open_day(day_us, {one.user_id for one in pages if one.day_us == day_us})
         yield page, people.state(page.user_id, page.session_id, page.served_us)
-
-
-def _day(page: Page) -> int:
-    return page.served_us - page.served_us % DAY_US
 
 
 def _places(items: ItemTable, others: ItemTable) -> dict[int, int] | None:

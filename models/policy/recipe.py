@@ -188,7 +188,7 @@ def prove(
         mine_N, theirs_N = (
             np.concatenate(scores_of_shown(one, pages, people, workers)) for one in (learned.model, champion)
         )
-        worth_N = np.concatenate([learned.worth.of(_prices(learned.model)[page.item_K]) for page in pages])
+        worth_N = learned.worth.of(_prices(learned.model)[log.item_N])
         both_N = np.isfinite(theirs_N)  # the champion may lack what was launched since
         against = compare(log.take(both_N), mine_N[both_N], theirs_N[both_N], look_S, params.ope, worth_N[both_N])
     scale, error = _calibrated(learned.model.calibration, pages, score_L)

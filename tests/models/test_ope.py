@@ -107,6 +107,20 @@ def test_a_log_with_shuffled_clicks_lets_no_model_pass(looked_at: np.ndarray) ->
         assert told.verdict == "cannot tell" and "does not tell" in told.reasons[0]
 
 
+def test_a_log_with_shuffled_clicks_is_not_told_by_prices() -> None:
+    """Dear items earn more whoever clicks, so the control is the order by price alone."""
+    log, worth_N = pages_of_eight(3_000)
+    rng = np.random.default_rng(3)
+    price_N = np.exp(rng.normal(2.6, 0.5, 40))[log.item_N]
+    champion_N = worth_N * price_N
+    for reward_N, expected in (
+        (log.reward_N, "pass"),
+        (rng.permuted(log.reward_N.reshape(-1, 8), axis=1).ravel(), "cannot tell"),
+    ):
+        paid = replace(log, reward_N=reward_N * price_N)
+        assert compare(paid, champion_N, champion_N, LOOK_S, None, price_N).verdict == expected
+
+
 def test_a_model_a_little_worse_hardly_ever_passes() -> None:
     """8 % worse than the champion, where 5 % are allowed."""
     passed = 0
