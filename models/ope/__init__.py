@@ -2,9 +2,10 @@
 
 Values of each round come first (`estimators`, `slates`), then the mean and its interval (`estimate`); `lower_bound`
 is the bound that decides, `judge` the gate, `compare` the gate between two models, `faults` what makes a log worthless
-for any of it.
+for any of it, `assay` whether its clicks tell anything about two models.
 """
 
+from models.ope.assay import assay
 from models.ope.betting import lower_bound
 from models.ope.estimators import ESTIMATORS, Rounds, estimate
 from models.ope.faults import Fault, faults
@@ -19,6 +20,7 @@ __all__ = [
     "OpeParams",
     "Rounds",
     "SlotLog",
+    "assay",
     "compare",
     "estimate",
     "faults",

@@ -4,11 +4,9 @@ Choices. What serves is the champion with all that it learned since; what both m
 from it that weights of whole choices tell nothing within a night. Their orders of what *was* shown differ little from
 each other, and moving an item from one place to another changes how many look at it by a ratio that the log knows. So
 the difference of two orders is known to a few percent after a thousand pages. What it cannot tell: whether items that
-nobody was shown are better; and it assumes that a reward is the look at the place times the worth of the item. "Not
-worse" is also what a log shows that tells nothing (clicks on the wrong items, places that all look alike), so the log
-must first tell the champion's order from one that knows no clicks.
-Source: position-based propensities (Joachims, Swaminathan and Schnabel, 2017); assay sensitivity of a trial of
-non-inferiority (ICH E10, 2000).
+nobody was shown are better; and it assumes that a reward is the look at the place times the worth of the item. Whether
+the log tells anything at all is asked beside it (assay.py).
+Source: position-based propensities (Joachims, Swaminathan and Schnabel, 2017).
 Shapes: N slots of R pages, S positions.
 """
 
@@ -16,7 +14,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.gate import CANNOT_TELL, PASS
 from models.ope.betting import lower_bound
 from models.ope.estimators import Floats, estimate
 from models.ope.log import SlotLog
@@ -46,17 +43,10 @@ def reordered(log: SlotLog, score_N: Floats, look_S: Floats) -> Floats:
 
 
 def compare(
-    log: SlotLog,
-    mine_N: Floats,
-    champion_N: Floats,
-    look_S: Floats,
-    params: OpeParams | None = None,
-    control_N: Floats | None = None,
+    log: SlotLog, mine_N: Floats, champion_N: Floats, look_S: Floats, params: OpeParams | None = None
 ) -> Judgement:
     """The verdict on a model's scores against a champion's: surely not worse by more than `margin_champion`.
 
-    "cannot tell" where it is not surely better either, and the champion's order is not surely better than that of
-    `control_N`, scores that know no clicks (by default the champion's reverse).
     In the result `logging` is the champion's order and `target` the model's, both in rewards a page. The floor of the
     bet is the most that the champion's order earned on a page.
     """
@@ -69,13 +59,4 @@ def compare(
     lower = lower_bound(mine_R - theirs_R, floors[0], params.alpha)
     worse = lower_bound(theirs_R - mine_R, floors[1], params.alpha) > allowance
     verdict, reason = decide(lower > -allowance, worse, allowance, figures[2], lower, told, params)
-    if verdict == PASS and lower <= 0:
-        blind_N = -champion_N if control_N is None else control_N
-        control = estimate(theirs_R - page_values(log, reordered(log, blind_N, look_S)))
-        if control.low <= 0:
-            verdict = CANNOT_TELL
-            between = f"{control.mean:+.4f} [{control.low:+.4f}, {control.high:+.4f}] a page"
-            reason = (
-                f"the log does not tell the champion's order from one without clicks: {between}; are its clicks right?"
-            )
     return Judgement(verdict, (reason,), *figures, lower, told, ())

@@ -10,7 +10,7 @@ Shapes: N slots of R pages.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,15 @@ class Judgement:
     lower: float | None
     diagnostics: dict[str, float]
     faults: tuple[Fault, ...]
+
+    def doubted(self, fault: Fault | None) -> Judgement:
+        """With a fault of the log that lets nothing pass; without one as it is."""
+        if fault is None:
+            return self
+        verdict = CANNOT_TELL if self.verdict == PASS else self.verdict
+        return replace(
+            self, verdict=verdict, reasons=(*self.reasons, f"{fault.name}: {fault.why}"), faults=(*self.faults, fault)
+        )
 
     def to_json(self) -> dict[str, Any]:
         """For the report."""

@@ -21,7 +21,7 @@ from models import calibration
 from models.columns import SHOWN_MORE, feature_names
 from models.homepage import HomepageModel
 from models.log import ActionLog
-from models.ope import Judgement, OpeParams, SlotLog, compare, faults, judge, looks
+from models.ope import Judgement, OpeParams, SlotLog, assay, compare, faults, judge, looks
 from models.ope.estimators import ESTIMATORS, Rounds, estimate
 from models.ope.log import Bools
 from models.policy.impressions import Floats, Impressions, Page, People, impressions, pages_of
@@ -188,9 +188,10 @@ def prove(
         mine_N, theirs_N = (
             np.concatenate(scores_of_shown(one, pages, people, workers)) for one in (learned.model, champion)
         )
-        worth_N = learned.worth.of(_prices(learned.model)[log.item_N])
         both_N = np.isfinite(theirs_N)  # the champion may lack what was launched since
-        against = compare(log.take(both_N), mine_N[both_N], theirs_N[both_N], look_S, params.ope, worth_N[both_N])
+        mine_N, theirs_N, shared = mine_N[both_N], theirs_N[both_N], log.take(both_N)
+        doubt = assay(shared, (theirs_N, mine_N), _prices(learned.model)[shared.item_N])
+        against = compare(shared, mine_N, theirs_N, look_S, params.ope).doubted(doubt)
     scale, error = _calibrated(learned.model.calibration, pages, score_L)
     return replace(
         learned,
