@@ -21,6 +21,7 @@ from typing import Any
 
 from features import errors
 from flows.stages.progress import MARK
+from flows.stages.warm import warmed
 
 Listen = Callable[[str, dict[str, Any] | None], None]  # (stage, progress or None at its start)
 
@@ -160,15 +161,16 @@ def walk(
 
     A finished stage is not done again: DVC knows it.
     """
-    try:
-        return _prefect_walk(run, worktree, variables, listen, finish, limits)
-    except Exception as error:
-        if not _server_away(error):
-            raise
-        print(f"Prefect's server is away ({type(error).__name__}); the run goes on without it", file=sys.stderr)
-    for stage in order(worktree):
-        _patiently(stage, worktree, variables, listen, limits)
-    return finish()
+    with warmed(worktree, variables) as variables:
+        try:
+            return _prefect_walk(run, worktree, variables, listen, finish, limits)
+        except Exception as error:
+            if not _server_away(error):
+                raise
+            print(f"Prefect's server is away ({type(error).__name__}); the run goes on without it", file=sys.stderr)
+        for stage in order(worktree):
+            _patiently(stage, worktree, variables, listen, limits)
+        return finish()
 
 
 def _server_away(error: BaseException | None) -> bool:
