@@ -84,6 +84,14 @@ def encode(document: Any) -> str:
         return json.dumps(document, ensure_ascii=True)  # lone surrogates, numbers beyond 64 bits
 
 
+def decode(text: str) -> Any:
+    """The document of `encode`."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return json.loads(text)  # what only the standard library could write
+
+
 @dataclass(frozen=True)
 class Appended:
     """What became of a batch."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -29,12 +29,15 @@ from models.live_signals import NAMES
 from serving.catalogue import Patch, patched
 from serving.champion import CHAMPION
 from serving.erasure import Erased
-from serving.event_log import EXPORTED, EventLog
+from serving.event_log import EXPORTED, EventLog, decode, encode
 
 BATCH, SLATES = 20_000, 1_000  # rows read at a time; a slate becomes a row a slot
 EXTRA, POSTED_REQUEST_ID, STATE, SIGNALS = "extra", "posted_request_id", "state", "signals"
 EVENT_NAMES = frozenset(column.name for column in Events.COLUMNS)
 TEXT = pa.string()
+SLOT = (  # what a logged slot holds, in this order
+    Slates.MODULE, Slates.POSITION, Slates.ITEM_ID, Slates.SCORE, Slates.PROPENSITY, Slates.EXPLORED, Slates.SPONSORED,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ def _events(path: Path, before_us: int) -> Iterator[pa.Table]:
     schema = arrow_schema(Events.COLUMNS).append(pa.field(EXTRA, TEXT)).append(pa.field(POSTED_REQUEST_ID, TEXT))
     sql = "SELECT row, verified FROM events WHERE event_time < ? ORDER BY seq"
     for rows in _read(path, sql, (before_us,)):
-        found = [_event(json.loads(row), bool(verified)) for row, verified in rows]
+        found = [_event(decode(row), bool(verified)) for row, verified in rows]
         yield pa.Table.from_pylist(found, schema=schema)
 
 
@@ -158,41 +161,42 @@ def _slates(path: Path, before_us: int) -> Iterator[pa.Table]:
     schema = arrow_schema(Slates.COLUMNS).append(pa.field(STATE, TEXT)).append(pa.field(SIGNALS, TEXT))
     sql = "SELECT request_id, served_us, user_id, session_id, slate FROM slates WHERE served_us < ? ORDER BY served_us"
     for rows in _read(path, sql, (before_us,), SLATES):
-        found = [slot for row in rows for slot in _slots(*row)]
-        yield pa.Table.from_pylist(found, schema=schema)
+        columns: dict[str, list[Any]] = {name: [] for name in schema.names}
+        for row in rows:
+            for name, values in _slots(*row).items():
+                columns[name] += values
+        yield pa.Table.from_pydict(columns, schema=schema)
 
 
 def _slots(
     request_id: str, served_us: int, user_id: str | None, session_id: str, text: str
-) -> Iterator[dict[str, Any]]:
-    """One row a slot, with its live signals as they were used; the person's state goes with the first slot."""
-    slate = json.loads(text)
-    if slate.get("shadow"):
-        return  # a page that nobody saw is no impression
-    used = slate.get("live", {}).get("x", [])
-    state = json.dumps(slate["state"]) if slate["state"] else None
-    for number, (module, position, item, score, propensity, explored, sponsored) in enumerate(slate["slots"]):
-        yield {
-            Slates.REQUEST_ID: request_id,
-            Slates.SERVED_AT: served_us,
-            Slates.USER_ID: user_id,
-            Slates.SESSION_ID: session_id,
-            Slates.SURFACE: slate["surface"],
-            Slates.PLATFORM: slate.get("platform"),
-            Slates.MODULE: module,
-            Slates.POSITION: position,
-            Slates.ITEM_ID: item,
-            Slates.SCORE: score,
-            Slates.PROPENSITY: propensity,
-            Slates.POLICY: slate.get("policy"),
-            Slates.MODEL_VERSION: slate["model_version"],
-            Slates.EXPLORED: explored,
-            Slates.CANDIDATE_COUNT: slate.get("candidate_count"),
-            Slates.FALLBACK: slate.get("fallback"),
-            Slates.SPONSORED: sponsored,
-            STATE: state if number == 0 else None,
-            SIGNALS: json.dumps(dict(zip(NAMES, used[number], strict=False))) if number < len(used) else None,
-        }
+) -> dict[str, Sequence[Any]]:
+    """Columns of one row a slot, with its live signals as they were used; the state goes with the first slot."""
+    slate = decode(text)
+    slots, used = slate["slots"], slate.get("live", {}).get("x", [])
+    n = len(slots)
+    if slate.get("shadow") or not n:
+        return {}  # a page that nobody saw is no impression
+    told = {
+        Slates.REQUEST_ID: request_id,
+        Slates.SERVED_AT: served_us,
+        Slates.USER_ID: user_id,
+        Slates.SESSION_ID: session_id,
+        Slates.SURFACE: slate["surface"],
+        Slates.PLATFORM: slate.get("platform"),
+        Slates.POLICY: slate.get("policy"),
+        Slates.MODEL_VERSION: slate["model_version"],
+        Slates.CANDIDATE_COUNT: slate.get("candidate_count"),
+        Slates.FALLBACK: slate.get("fallback"),
+    }
+    signals = [encode(dict(zip(NAMES, one, strict=False))) for one in used[:n]]
+    state = encode(slate["state"]) if slate["state"] else None
+    return {
+        **{name: [value] * n for name, value in told.items()},
+        **dict(zip(SLOT, zip(*slots, strict=True), strict=True)),
+        STATE: [state] + [None] * (n - 1),
+        SIGNALS: [*signals, *[None] * (n - len(signals))],
+    }
 
 
 def _items(home: Path, dest: Path, log: EventLog) -> int:

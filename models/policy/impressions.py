@@ -59,19 +59,17 @@ class Page:
         return self.served_us - self.served_us % DAY_US
 
 
-def pages_of(slates: pa.Table, events: pa.Table, items: ItemTable) -> list[Page]:
-    """The pages of a log in the order of time; without deterministic slots, bots and items that nobody knows."""
+def pages_of(slates: pa.Table, events: pa.Table, items: ItemTable, log: SlotLog | None = None) -> list[Page]:
+    """The pages of a log in the order of time; without deterministic slots, bots and items that nobody knows.
+
+    `log`: the drawn slots of these tables, where somebody has read them already.
+    """
     if not slates.num_rows:
         return []
-    log = SlotLog.from_tables(slates, events)
+    log = SlotLog.from_tables(slates, events) if log is None else log
     log = log.take(~bot_slots(log))
     did = _done(events)
-    about = {
-        row[Slates.REQUEST_ID]: row
-        for row in slates.select([Slates.REQUEST_ID, Slates.USER_ID, Slates.SESSION_ID, Slates.SERVED_AT])
-        .set_column(3, Slates.SERVED_AT, slates[Slates.SERVED_AT].cast(pa.int64()))
-        .to_pylist()
-    }
+    about = _requests(slates)
     index_I = np.array([items.index.get(item, -1) for item in log.item_ids], np.int64)
     ends = np.flatnonzero(np.diff(np.append(log.page_N, -1)))
     pages, start = [], 0
@@ -83,6 +81,15 @@ def pages_of(slates: pa.Table, events: pa.Table, items: ItemTable) -> list[Page]
             request = log.request_ids[log.page_N[rows[0]]]
             pages.append(_page(about[request], log, rows, index_I, did.get(request, {})))
     return sorted(pages, key=lambda page: (page.served_us, page.request_id))
+
+
+def _requests(slates: pa.Table) -> dict[str, dict[str, Any]]:
+    """request -> who asked and when (microseconds); the same in each of its rows."""
+    code_N = slates[Slates.REQUEST_ID].combine_chunks().dictionary_encode().indices.to_numpy()
+    firsts = slates.take(pa.array(np.unique(code_N, return_index=True)[1]))
+    told = firsts.select([Slates.REQUEST_ID, Slates.USER_ID, Slates.SESSION_ID, Slates.SERVED_AT])
+    told = told.set_column(3, Slates.SERVED_AT, told[Slates.SERVED_AT].cast(pa.int64()))
+    return {row[Slates.REQUEST_ID]: row for row in told.to_pylist()}
 
 
 def _done(events: pa.Table) -> dict[str, dict[str, list[tuple[str, float]]]]:

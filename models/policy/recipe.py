@@ -94,14 +94,14 @@ def learn_policy(
     if slates is None or not params.learn:
         why = "learning it is switched off" if not params.learn else "the log has no slates"
         return Learned(None, why, Curves())
-    pages = pages_of(slates, events, judged.items)
+    whole = SlotLog.from_tables(slates, events)
+    pages = pages_of(slates, events, judged.items, whole)
     cut_us = judged.trained_until_us
     before = [page for page in pages if page.served_us < cut_us][-params.value.max_pages :]
     clicks = sum(int(page.clicked_K.sum()) for page in before)
     if len(before) < params.least_pages or clicks < params.least_clicks:
         held = f"{len(before):,} pages with drawn slots and {clicks:,} clicks before the cut"
         return Learned(None, f"{held}; {params.least_pages:,} and {params.least_clicks:,} are wanted", Curves())
-    whole = SlotLog.from_tables(slates, events)
     if found := faults(whole):
         return Learned(None, "; ".join(f"{fault.name}: {fault.why}" for fault in found), Curves())
     people = People(events, log, judged.items)
@@ -112,7 +112,7 @@ def learn_policy(
     newest = _rows(seen, np.arange(len(seen.x_NKF)) >= _cut(seen))  # which the weights did not see
     model = _model(judged, net, worth, newest)
     after = [page for page in pages if page.served_us >= cut_us]
-    after = after[:: max(1, len(after) // params.gate_pages)]
+    after = [after[at] for at in np.linspace(0, len(after) - 1, min(len(after), params.gate_pages)).astype(int)]
     learned = Learned(model, "learned from impressions", curves, worth)
     if not after:
         return learned
