@@ -2,8 +2,9 @@
 
 Choices. Bernoulli Thompson sampling with the production priors draws its three slots at once from Beta posteriors; its
 probabilities are counted over many draws. The reward model is logistic, one a position, on the features that the
-dataset's own package uses, cross-fitted on three folds. Errors are relative to the clicks that the policy earned where
-it served. Priors: conf/prior_bts.yaml of obp 0.4.1 (Apache-2.0), Saito et al. (2020).
+dataset's own package uses, cross-fitted on three folds, its penalty chosen on held-out rounds; the copies of a round
+in a bootstrap lie in one fold, or the model would have seen what it corrects. Errors are relative to the clicks that
+the policy earned where it served. Priors: conf/prior_bts.yaml of obp 0.4.1 (Apache-2.0), Saito et al. (2020).
 Shapes: N rounds, A items, K = 3 positions.
 """
 
@@ -24,7 +25,7 @@ from models.ope.regression import RewardModel
 PRIORS = Path(__file__).with_name("open_bandit_priors.json")
 PUBLISHED = {"DM": 0.157, "IPS": 0.311, "SNIPS": 0.312, "DR": 0.292, "Switch-DR": 0.258}
 CAMPAIGNS, SLOTS, DRAWS, BOOTSTRAPS, FOLDS = ("all", "men", "women"), 3, 200_000, 30, 3
-TAU, PENALTY = 1.0, 0.01  # as the authors' package has them
+TAU = 1.0  # as the authors' package has it
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +87,11 @@ def thompson(campaign: str, draws: int = DRAWS, seed: int = 0) -> Floats:
     return count_AK / count_AK.sum(axis=0)
 
 
-def rounds_of(log: Log, target_AK: Floats, seed: int) -> Rounds:
-    """Rounds with a cross-fitted reward model."""
-    n, folds = log.item_N.size, np.random.default_rng(seed).permutation(log.item_N.size) % FOLDS
+def rounds_of(log: Log, target_AK: Floats, seed: int, row_N: Ints | None = None) -> Rounds:
+    """Rounds with a cross-fitted reward model; `row_N`: which round of the whole log each one is a copy of."""
+    n = log.item_N.size
+    row_N = np.arange(n) if row_N is None else row_N
+    folds = (np.random.default_rng(seed).permutation(row_N.max() + 1) % FOLDS)[row_N]
     taken_N, aimed_N = np.zeros(n), np.zeros(n)
     users, kind_N = np.unique(log.user_NF, axis=0, return_inverse=True)
     for fold in range(FOLDS):
@@ -96,7 +99,7 @@ def rounds_of(log: Log, target_AK: Floats, seed: int) -> Rounds:
             learn = np.flatnonzero((folds != fold) & (log.place_N == place))
             held = np.flatnonzero((folds == fold) & (log.place_N == place))
             x_NF = np.concatenate([log.user_NF[learn], log.item_AF[log.item_N[learn]]], axis=1)
-            model = RewardModel.fit(x_NF, log.click_N[learn], PENALTY)
+            model = RewardModel.tuned(x_NF, log.click_N[learn], row_N[learn])
             said_GA = model.predict(_pairs(users, log.item_AF))
             taken_N[held] = said_GA[kind_N[held], log.item_N[held]]
             aimed_N[held] = (said_GA @ target_AK[:, place])[kind_N[held]]
@@ -139,7 +142,7 @@ def print_obd(folder: Path, params: OpeParams) -> None:
     for run in range(BOOTSTRAPS):
         # The authors' own bootstraps, so that their figures and these are about the same samples.
         rows = np.random.RandomState(run).choice(np.arange(log.item_N.size), log.item_N.size)
-        rounds = rounds_of(log.take(rows), target_AK, run)
+        rounds = rounds_of(log.take(rows), target_AK, run, rows)
         for name, found in errors.items():
             values = ESTIMATORS[name](rounds) if name != "Switch-DR" else _switch(rounds)
             found.append(abs(float(values.mean()) - truth) / truth)

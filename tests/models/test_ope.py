@@ -15,6 +15,7 @@ from features.errors import UsageError
 from models.ope import Rounds, SlotLog, assay, compare, estimate, judge, looks, lower_bound
 from models.ope.assay import followed, without
 from models.ope.estimators import ESTIMATORS
+from models.ope.regression import RewardModel
 from models.ope.reorder import reordered
 from models.ope.slates import cascade_dr, iips, rips, sips
 
@@ -75,6 +76,19 @@ def pages_of_eight(pages: int, seed: int = 0) -> tuple[SlotLog, np.ndarray]:
         names, tuple(map(str, range(40))), names, 0, 0,
     )  # fmt: skip
     return log, worth_I[item_N]
+
+
+def test_a_reward_model_says_no_more_than_held_out_rounds_confirm() -> None:
+    rng = np.random.default_rng(0)
+    x_NF = rng.normal(size=(2_000, 20))
+    for reward_N in ((rng.random(2_000) < 0.01).astype(float), rng.normal(3.0, 1.0, 2_000)):  # noise: the mean is best
+        told, loose = (fit(x_NF, reward_N) for fit in (lambda x, y: RewardModel.tuned(x, y, np.arange(2_000)),
+                                                       lambda x, y: RewardModel.fit(x, y, 0.01)))  # fmt: skip
+        assert told.predict(x_NF).std() < 0.35 * loose.predict(x_NF).std()
+        assert told.predict(x_NF).mean() == pytest.approx(reward_N.mean(), rel=0.05)
+    chance_N = 1 / (1 + np.exp(1.0 - 2.0 * x_NF[:, 0]))
+    clicked_N = (rng.random(2_000) < chance_N).astype(float)
+    assert np.corrcoef(RewardModel.tuned(x_NF, clicked_N, np.arange(2_000)).predict(x_NF), chance_N)[0, 1] > 0.95
 
 
 def test_an_order_that_nobody_saw_is_worth_what_it_would_have_earned() -> None:
