@@ -46,7 +46,7 @@ def spoiled(tables: Path, kind: str) -> Path:
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(tables, copy)
     if kind == LABELS:
-        write_rows(copy, Events.TABLE, [_shuffled(read_table(copy, Events.TABLE), read_table(copy, Slates.TABLE))])
+        write_rows(copy, Events.TABLE, [shuffled(read_table(copy, Events.TABLE), read_table(copy, Slates.TABLE))])
     else:
         items = read_table(copy, Items.TABLE)
         place = items.schema.get_field_index(Items.PRICE)
@@ -55,8 +55,8 @@ def spoiled(tables: Path, kind: str) -> Path:
     return copy
 
 
-def _shuffled(events: pa.Table, slates: pa.Table) -> pa.Table:
-    """Every event of a page names another item of that page."""
+def shuffled(events: pa.Table, slates: pa.Table) -> pa.Table:
+    """Every event of a page names any item of that page."""
     rng = np.random.default_rng(0)
     shown: dict[str, list[str]] = {}
     for request, item in zip(*(slates[name].to_pylist() for name in (Slates.REQUEST_ID, Slates.ITEM_ID)), strict=True):

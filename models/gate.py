@@ -164,8 +164,7 @@ def _told(check: Check, limit: str) -> Check:
 
 
 def proofs(proof: Mapping[str, Any], against: Mapping[str, Any] | None) -> list[Check]:
-    """Against the log, and against the champion where there is one; a log with a fault proves nothing, and one whose
-    clicks follow no model cannot be what decides."""
+    """Against the log, and against the champion where there is one; a log with a fault proves nothing."""
 
     def check(rule: str, told: Mapping[str, Any]) -> Check:
         return Check(f"{rule}, off-policy", "surely not worse", "; ".join(told["reasons"]), told["verdict"])
@@ -176,7 +175,7 @@ def proofs(proof: Mapping[str, Any], against: Mapping[str, Any] | None) -> list[
     champion = check("order of what was shown against the champion's", against)
     if champion.verdict == PASS:
         served = _told(served, CHAMPION_DECIDES)
-    elif served.verdict == PASS and champion.verdict == CANNOT_TELL and not against["faults"]:
+    elif served.verdict == PASS and champion.verdict == CANNOT_TELL:
         champion = _told(champion, LOG_DECIDES)
     return [served, champion]
 

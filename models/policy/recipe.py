@@ -183,20 +183,22 @@ def prove(
     rounds = Rounds(log.reward_N, log.propensity_N, target_N)
     told = [("logging policy", estimate(log.reward_N))]
     told += [(name, estimate(ESTIMATORS[name](rounds))) for name in ("IPS", "SNIPS")]
-    against = None
+    against, said = None, [np.concatenate(score_L)]
     if champion is not None:
         mine_N, theirs_N = (
             np.concatenate(scores_of_shown(one, pages, people, workers)) for one in (learned.model, champion)
         )
         both_N = np.isfinite(theirs_N)  # the champion may lack what was launched since
-        mine_N, theirs_N, shared = mine_N[both_N], theirs_N[both_N], log.take(both_N)
-        doubt = assay(shared, (theirs_N, mine_N), _prices(learned.model)[shared.item_N])
-        against = compare(shared, mine_N, theirs_N, look_S, params.ope).doubted(doubt)
+        against = compare(log.take(both_N), mine_N[both_N], theirs_N[both_N], look_S, params.ope)
+        said.append(theirs_N)
+    known_N: Bools = np.logical_and.reduce([np.isfinite(one_N) for one_N in said])
+    known = log.take(known_N)
+    doubt = assay(known, [one_N[known_N] for one_N in said], _prices(learned.model)[known.item_N])
     scale, error = _calibrated(learned.model.calibration, pages, score_L)
     return replace(
         learned,
         model=replace(learned.model, calibration=scale),
-        proof=judge(log, target_N, params.ope, full_support=False),
+        proof=judge(log, target_N, params.ope, full_support=False).doubted(doubt),
         against=against,
         table=tuple({"estimator": name, **interval.to_json()} for name, interval in told),
         calibration_error=error,

@@ -19,7 +19,7 @@ def busiest(shop: Path) -> str:
 
 @pytest.mark.slow
 def test_erased_and_retrained_is_byte_for_byte_as_if_the_user_had_never_come(shop: Path, tmp_path: Path) -> None:
-    user, without = busiest(shop), tmp_path / "without"
+    user, without = busiest(shop), tmp_path / "without" / shop.name  # a manifest names its data
     events = read_table(shop, "events")
     write_rows(without, "events", [events.filter(pc.not_equal(events["user_id"], user))])
     write_rows(without, "items", [read_table(shop, "items")])

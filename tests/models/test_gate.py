@@ -218,11 +218,6 @@ def test_a_page_policy_is_judged_against_the_champion_where_there_is_one(
 
 
 def test_a_log_with_a_fault_proves_nothing_against_anybody() -> None:
-    told = replace(evidence(), proof=proof(REFUSE, "wrong propensities"), against=proof(PASS))
-    assert judge(told, PARAMS).verdict == REFUSE
-
-
-def test_a_log_whose_clicks_follow_no_model_is_not_what_decides() -> None:
-    """Where the comparison with the champion cannot tell for that reason, "better than the log" lifts nothing."""
-    told = replace(evidence(), proof=proof(PASS), against=proof(CANNOT_TELL, "clicks follow no model's scores"))
-    assert judge(told, PARAMS).verdict == CANNOT_TELL
+    for verdict, fault in ((REFUSE, "wrong propensities"), (CANNOT_TELL, "clicks follow no model's scores")):
+        told = replace(evidence(), proof=proof(verdict, fault), against=proof(PASS))
+        assert judge(told, PARAMS).verdict == verdict

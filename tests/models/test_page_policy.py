@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from features.cleaning import clean
+from flows.sabotage import shuffled
 from models.appeal import Shown
 from models.blank import unranked
 from models.calibration import Calibration
@@ -146,6 +147,11 @@ def test_the_recipe_learns_and_proves_or_says_why_not(data: Data) -> None:
     told = learn_policy(data.slates, data.events, data.log, judged, None, few, PlackettLuceParams(), None)
     assert told.model is not None and told.proof is not None and told.proof.verdict in ("pass", "cannot tell")
     assert told.to_json()["table"][0]["estimator"] == "logging policy"
+    assert not told.proof.faults
+    spoiled = shuffled(data.events, data.slates)
+    blind = learn_policy(data.slates, spoiled, data.log, judged, None, few, PlackettLuceParams(), None)
+    assert blind.proof is not None and blind.proof.verdict != "pass"
+    assert "clicks follow no model's scores" in {fault.name for fault in blind.proof.faults}
     again = learn_policy(None, data.events, data.log, judged, None, few, PlackettLuceParams(), None)
     assert again.model is None and again.why == "the log has no slates"
     many = replace(few, least_pages=10**6)
