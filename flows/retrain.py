@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,9 @@ def order(worktree: Path) -> list[str]:
     import networkx
     from dvc.repo import Repo
 
-    graph = Repo(str(worktree)).index.graph
+    with warnings.catch_warnings():  # DVC's about its own libraries; Feast turns them on for everybody
+        warnings.simplefilter("ignore", DeprecationWarning)
+        graph = Repo(str(worktree)).index.graph
     reverse = networkx.reverse_view(graph)
     names = networkx.lexicographical_topological_sort(reverse, key=lambda stage: str(stage.addressing))
     return [stage.name for stage in names if getattr(stage, "name", None)]

@@ -162,6 +162,8 @@ class Loop:
         mean = {arm: sum(visit.value for visit in visits) / len(visits) for arm, visits in played_today.items()}
         told = ", ".join(f"{arm} {value:.3f}" for arm, value in mean.items())
         self.say(f"simulated day {number} ({day_of(self.params.shop, day)}), {took:.0f} s: GBP a session: {told}")
+        if number < self.days:  # before the other arm is played: both would wait for one interpreter
+            export(self.home.root, self.tables, day_of(self.params.shop, day))
         played: list[list[Visit]] = []
         failed: list[BaseException] = []
         thread = threading.Thread(target=_caught, args=(lambda: played.append(self._frozen_day(day, frozen)), failed))
@@ -191,12 +193,10 @@ class Loop:
         return tell
 
     def _night(self, number: int, planted: str) -> Night:
-        """Export, retrain, and promote what passed."""
+        """Retrain on the log as it was exported, and promote what passed."""
         from features.errors import ValidationFailed
 
         began, until = time.monotonic(), day_of(self.params.shop, self.warm + number - 1)
-        if number:
-            export(self.home.root, self.tables, until)
         data = sabotage.spoiled(self.tables, planted) if planted else self.tables
         night = Night(number, "", "refuse", [], False, 0.0, planted)
         try:
