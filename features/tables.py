@@ -29,7 +29,8 @@ from features.schema import PARTITION, PARTITIONED_BY, Events, Items, ItemVector
 
 PART = "part-0000.parquet"
 MEMORY_MB = 180  # of DuckDB, for merging and sorting; beyond it DuckDB spills to disk
-MORE_MEMORY = (1, 4, 16)  # times that, one after the other, where rows are so wide that even spilling needs more
+MORE_MEMORY = (1, 2, 4, 16)  # times that, one after the other, where rows are so wide that even spilling needs more
+LITTLE = 1 / 8  # of the memory: compressed rows that take more start with twice as much, as slates would fail first
 _SEQ = "__seq"
 
 KEYS: dict[str, tuple[str, ...]] = {
@@ -198,7 +199,9 @@ class TableWriter:
         if not self._rows:
             _DaySink(final, PARTITIONED_BY.get(self._table), arrow_schema(columns_of(self._table))).close()
             return 0
-        for times in MORE_MEMORY[:-1]:
+        staged_mb = sum(path.stat().st_size for path in self._staging.glob("stage-*.parquet")) / 1e6
+        first = int(staged_mb > LITTLE * self._memory_mb and len(MORE_MEMORY) > 1)
+        for times in MORE_MEMORY[first:-1]:
             try:
                 return self._merged(final, times * self._memory_mb)
             except (duckdb.OutOfMemoryException, OSError) as error:  # pyarrow's reader makes an OSError of it
