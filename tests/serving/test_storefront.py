@@ -13,7 +13,9 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-SIZES = ((360, 740), (768, 1024), (1440, 900))
+SIZES = ((360, 740), (768, 1024), (1100, 900), (1440, 900))
+OVER = """() => [...document.querySelectorAll(".card button")].filter(button =>
+  button.getBoundingClientRect().right > button.closest(".card").getBoundingClientRect().right).length"""
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +127,7 @@ def test_a_lost_server_leaves_the_page_and_says_so(browser: Browser, service: st
 def test_nothing_is_cut_off_at_any_width(page: Page, size: tuple[int, int], tmp_path: Path) -> None:
     page.set_viewport_size({"width": size[0], "height": size[1]})
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert page.locator(".card button").count() > 0 and page.evaluate(OVER) == 0
     page.screenshot(path=tmp_path / f"shop-{size[0]}.png")
     assert (tmp_path / f"shop-{size[0]}.png").stat().st_size > 10_000
 
