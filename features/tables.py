@@ -200,8 +200,7 @@ class TableWriter:
             _DaySink(final, PARTITIONED_BY.get(self._table), arrow_schema(columns_of(self._table))).close()
             return 0
         staged_mb = sum(path.stat().st_size for path in self._staging.glob("stage-*.parquet")) / 1e6
-        first = int(staged_mb > LITTLE * self._memory_mb and len(MORE_MEMORY) > 1)
-        for times in MORE_MEMORY[first:-1]:
+        for times in MORE_MEMORY[int(staged_mb > LITTLE * self._memory_mb) : -1]:
             try:
                 return self._merged(final, times * self._memory_mb)
             except (duckdb.OutOfMemoryException, OSError) as error:  # pyarrow's reader makes an OSError of it

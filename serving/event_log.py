@@ -160,7 +160,7 @@ class EventLog:
             rows = self.slates.read(sql, (request_id,))
             if rows:
                 served, user, session, slate = rows[0]
-                return served, user, session, json.loads(slate)
+                return served, user, session, decode(slate)
             if time.monotonic() >= end:
                 return None
             time.sleep(0.01)

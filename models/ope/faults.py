@@ -34,6 +34,9 @@ class Fault:
     name: str
     why: str
 
+    def __str__(self) -> str:
+        return f"{self.name}: {self.why}"
+
     def to_json(self) -> dict[str, str]:
         """For the report."""
         return {"name": self.name, "why": self.why}

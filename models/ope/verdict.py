@@ -53,9 +53,7 @@ class Judgement:
         if fault is None:
             return self
         verdict = CANNOT_TELL if self.verdict == PASS else self.verdict
-        return replace(
-            self, verdict=verdict, reasons=(*self.reasons, f"{fault.name}: {fault.why}"), faults=(*self.faults, fault)
-        )
+        return replace(self, verdict=verdict, reasons=(*self.reasons, str(fault)), faults=(*self.faults, fault))
 
     def to_json(self) -> dict[str, Any]:
         """For the report."""
@@ -108,8 +106,7 @@ def judge(log: SlotLog, target_N: Floats, params: OpeParams | None = None, full_
     reward_R, value_R = page_values(log, log.reward_N), page_values(log, weight_N * log.reward_N)
     figures = (estimate(reward_R), estimate(value_R), estimate(value_R - reward_R))
     if found:
-        reasons = tuple(f"{fault.name}: {fault.why}" for fault in found)
-        return Judgement(REFUSE, reasons, *figures, None, told, found)
+        return Judgement(REFUSE, tuple(map(str, found)), *figures, None, told, found)
     allowance = params.margin * float(reward_R.mean()) if reward_R.size else 0.0
     floor = -max(float(reward_R.max(initial=0.0)), 1e-9)
     lower = lower_bound(value_R - reward_R, floor, params.alpha)

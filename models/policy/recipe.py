@@ -103,7 +103,7 @@ def learn_policy(
         held = f"{len(before):,} pages with drawn slots and {clicks:,} clicks before the cut"
         return Learned(None, f"{held}; {params.least_pages:,} and {params.least_clicks:,} are wanted", Curves())
     if found := faults(whole):
-        return Learned(None, "; ".join(f"{fault.name}: {fault.why}" for fault in found), Curves())
+        return Learned(None, "; ".join(map(str, found)), Curves())
     people = People(events, log, judged.items)
     seen = impressions(before, people, log, judged.items, sequence, workers=workers)
     off_F = np.array([name.startswith(SHOWN_MORE) for name in feature_names(judged.knowledge)])

@@ -49,7 +49,7 @@ def until(true: Callable[[], bool], within_s: float = 20.0) -> None:
         time.sleep(0.05)
 
 
-def test_a_stage_says_and_costs_the_same_as_by_hand_and_starts_sooner(found: dict[str, str], tmp_path: Path) -> None:
+def test_a_stage_says_the_same_as_by_hand_and_its_cost_is_noted(found: dict[str, str], tmp_path: Path) -> None:
     by_hand = {name: value for name, value in found.items() if name != SOCKET}
     alone = stage("gate", by_hand, tmp_path)
     said = alone.communicate()[0]
