@@ -69,12 +69,15 @@ def serve(listening: socket.socket) -> None:
         asked, _ = listening.accept()
         with asked:
             name, streams, _, _ = socket.recv_fds(asked, 256, 2)
+            if not streams:  # it was ended before it said what it wants
+                continue
             child = os.fork()
             if child == 0:
                 _become_stage(streams)
                 listening.close()
                 asked.close()
                 run_and_exit(name.decode())
+            _lead(child)
             for stream in streams:
                 os.close(stream)
             status = _wait(child, asked)
@@ -84,11 +87,17 @@ def serve(listening: socket.socket) -> None:
 
 def _become_stage(streams: list[int]) -> None:
     """In the fork: a process group of its own, so that it can be ended with all that it started, and the output."""
-    os.setpgid(0, 0)
+    _lead(0)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, stream in enumerate(streams, start=1):
         os.dup2(stream, number)
+
+
+def _lead(child: int) -> None:
+    """Said on both sides of a fork: whichever comes first, nobody signals a group that is not there yet."""
+    with contextlib.suppress(ProcessLookupError):  # it has ended already
+        os.setpgid(child, child)
 
 
 def _wait(child: int, asked: socket.socket) -> int:
