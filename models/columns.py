@@ -71,33 +71,31 @@ def feature_names(knowledge: Knowledge) -> tuple[str, ...]:
 
 def features(state: UserState, reading: Reading, knowledge: Knowledge, as_of_us: int, index_C: Ints) -> Floats32:
     """(C, F) features of the candidates, in the order of `FEATURES`; all finite."""
+    place_I = np.full(len(knowledge.items), -1)
+    place_I[index_C] = np.arange(index_C.size)
+    place_P = place_I[state.item_P]
     columns = [
-        *_bought(state, as_of_us, index_C, len(knowledge.items)),
-        *_acted(state, as_of_us, index_C, len(knowledge.items)),
+        *_bought(state, as_of_us, place_P, index_C.size),
+        *_acted(state, as_of_us, place_P, index_C.size),
         *_related(reading, index_C),
         *(reading.share_I[name][index_C] for name in SHARES),
         *_person(state, knowledge, as_of_us, index_C),
         *(like_I[index_C] for both in reading.like_I.values() for like_I in both),
         *(lifts(state, knowledge, as_of_us, index_C) if "appeal" in knowledge.statistics.values else ()),
-        *(knowledge.statistics.values[name][index_C] for name in knowledge.statistics.values),
     ]
-    x_FC = np.array(columns, dtype=np.float32)
-    if not np.isfinite(x_FC).all():
-        x_FC = np.nan_to_num(x_FC, posinf=50.0, neginf=-50.0)
-    result: Floats32 = np.ascontiguousarray(x_FC.T)
-    return result
+    own_FC = np.array(columns, dtype=np.float32)
+    x_CF: Floats32 = np.concatenate([own_FC.T, knowledge.statistics.table_IS[index_C]], axis=1)
+    if not np.isfinite(x_CF).all():
+        x_CF = np.nan_to_num(x_CF, posinf=50.0, neginf=-50.0)
+    return x_CF
 
 
 class _Pairs:
-    """The history pairs of some types that fall on a candidate."""
+    """The history pairs of some types that fall on a candidate; `place_P` is which one, -1 for none."""
 
-    def __init__(self, state: UserState, keep_P: Bools, index_C: Ints, n_items: int) -> None:
-        place_I = np.full(n_items, -1, dtype=np.int64)
-        place_I[index_C] = np.arange(index_C.size)
-        at = place_I[state.item_P]
-        self.rows = np.flatnonzero(keep_P & (at >= 0))
-        self.at = at[self.rows]
-        self.size = index_C.size
+    def __init__(self, keep_P: Bools, place_P: Ints, size: int) -> None:
+        self.rows = np.flatnonzero(keep_P & (place_P >= 0))
+        self.at, self.size = place_P[self.rows], size
 
     def sum(self, value_P: Floats) -> Floats:
         """(C,) sum over the pairs of a candidate."""
@@ -110,8 +108,8 @@ class _Pairs:
         return found
 
 
-def _bought(state: UserState, as_of_us: int, index_C: Ints, n_items: int) -> list[Floats]:
-    pairs = _Pairs(state, state.type_P == PURCHASE, index_C, n_items)
+def _bought(state: UserState, as_of_us: int, place_P: Ints, size: int) -> list[Floats]:
+    pairs = _Pairs(state.type_P == PURCHASE, place_P, size)
     times = pairs.sum(state.count_P)
     ago = np.clip((as_of_us - state.last_us_P) / DAY_US, 0.0, LONG_AGO_DAYS)
     first = np.clip((as_of_us - state.first_us_P) / DAY_US, 0.0, LONG_AGO_DAYS)
@@ -129,11 +127,11 @@ def _bought(state: UserState, as_of_us: int, index_C: Ints, n_items: int) -> lis
     ]
 
 
-def _acted(state: UserState, as_of_us: int, index_C: Ints, n_items: int) -> list[Floats]:
+def _acted(state: UserState, as_of_us: int, place_P: Ints, size: int) -> list[Floats]:
     light = (TYPE_WEIGHT[state.type_P] > 0) & (state.type_P != PURCHASE)
-    pairs = _Pairs(state, light, index_C, n_items)
-    carts = _Pairs(state, state.type_P == CART, index_C, n_items)
-    bought = _Pairs(state, state.type_P == PURCHASE, index_C, n_items)
+    pairs = _Pairs(light, place_P, size)
+    carts = _Pairs(state.type_P == CART, place_P, size)
+    bought = _Pairs(state.type_P == PURCHASE, place_P, size)
     ago = np.clip((as_of_us - state.last_us_P) / DAY_US, 0.0, LONG_AGO_DAYS)
     open_cart = carts.best(ago, LONG_AGO_DAYS) < bought.best(ago, LONG_AGO_DAYS)
     weight = TYPE_WEIGHT[state.type_P]

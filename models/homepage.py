@@ -31,7 +31,7 @@ from models.history import DAY_US, TYPE_WEIGHT, UserState
 from models.items import ItemRow, ItemTable
 from models.log import ActionLog
 from models.ranker import RankerNet, RankerParams, contributions, scores, train
-from models.retrieval import RetrievalParams
+from models.retrieval import Names, RetrievalParams
 from models.signals import Knowledge, Reading, candidates, read
 from models.training import LoopParams
 
@@ -50,7 +50,7 @@ class Ranking:
     index_C: Ints
     score_C: Floats32  # logits of the ranker: any real number
     p_click_C: Floats32  # calibrated, 0 < p < 1, as if in the first slot
-    source_C: tuple[str, ...]
+    source_C: Names
     reading: Reading | None = None  # what the history says of every item, where it was read
 
 
@@ -124,20 +124,21 @@ class HomepageModel:
         index_C, source_C = candidates(state, reading, self.knowledge, eligible_I, self.retrieval, also)
         x_CF = features(state, reading, self.knowledge, as_of_us, index_C)
         score_C = scores(self.ranker, x_CF)
-        best = np.lexsort((index_C, -score_C))[:n]
-        return self._ranking(index_C[best], score_C[best], tuple(map(source_C.__getitem__, best.tolist())), reading)
+        best = np.argsort(-score_C, kind="stable")[:n]
+        return self._ranking(index_C[best], score_C[best], source_C[best], reading)
 
     def score_items(self, state: UserState, as_of_us: int, index_C: Ints) -> Ranking:
         """Scores of given items, in the given order."""
         if index_C.size == 0:
-            return self._ranking(index_C, np.zeros(0, dtype=np.float32), ())
+            return self._ranking(index_C, np.zeros(0, dtype=np.float32), "given")
         reading = read(state, self.knowledge, as_of_us)
         x_CF = features(state, reading, self.knowledge, as_of_us, index_C)
-        return self._ranking(index_C, scores(self.ranker, x_CF), ("given",) * index_C.size, reading)
+        return self._ranking(index_C, scores(self.ranker, x_CF), "given", reading)
 
     def _ranking(
-        self, index_C: Ints, score_C: Floats32, source_C: tuple[str, ...], reading: Reading | None = None
+        self, index_C: Ints, score_C: Floats32, source: Names | str, reading: Reading | None = None
     ) -> Ranking:
+        source_C = np.full(index_C.size, source, dtype=object) if isinstance(source, str) else source
         return Ranking(index_C, score_C, self.calibration.probability(score_C), source_C, reading)
 
     def moved(self, sums: Mapping[tuple[str, float], Floats], last_us_I: Ints, now_us: int) -> HomepageModel:

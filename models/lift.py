@@ -33,20 +33,19 @@ PRIOR_HISTORY, PRIOR_SESSION, PRIOR_PRICE = 20.0, 10.0, 3.0  # acts that the sho
 
 def lifts(state: UserState, knowledge: Knowledge, as_of_us: int, index_C: Ints) -> list[Floats]:
     """One (C,) column for each of `LIFTS`; 0 where nothing is known."""
-    acts_I = np.expm1(knowledge.statistics.values["popularity_all"])
     said_P = (TYPE_WEIGHT[state.type_P] > 0).astype(np.float64)
     spans = [(said_P * state.decayed(as_of_us, half), PRIOR_HISTORY) for half in HALF_LIVES_DAYS]
     spans.append((said_P * state.session_P, PRIOR_SESSION))
     items = knowledge.items
     codes = tuple(items.codes[kind] for kind in KINDS)
-    shares = [_share(code_I, acts_I) for code_I in codes]
+    shares = [knowledge.acted_share[kind] for kind in KINDS]
     columns = [
         _lift(code_I, share_G, state.item_P, weight_P, prior, index_C)
         for weight_P, prior in spans
         for code_I, share_G in zip(codes, shares, strict=True)
     ]
     tastes = [_taste(knowledge, state.item_P, spans[at][0], index_C) for at in (1, 2)]
-    gap = _price_gap(knowledge, acts_I, state.item_P, spans[1][0], index_C)
+    gap = _price_gap(knowledge, state.item_P, spans[1][0], index_C)
     return [*columns, gap, *tastes, state.taste.on(items, index_C)]
 
 
@@ -60,18 +59,11 @@ def _taste(knowledge: Knowledge, item_P: Ints, weight_P: Floats, index_C: Ints) 
     return np.asarray(phi_IE[index_C] @ np.linalg.solve(ridge_EE, weight_P @ phi_IE[item_P]), dtype=np.float64)
 
 
-def _price_gap(knowledge: Knowledge, acts_I: Floats, item_P: Ints, weight_P: Floats, index_C: Ints) -> Floats:
+def _price_gap(knowledge: Knowledge, item_P: Ints, weight_P: Floats, index_C: Ints) -> Floats:
     """(C,) squared distance of the log price to the one that the person usually looks at."""
     price_I = knowledge.statistics.values["log_price"]
-    usual = float(np.average(price_I, weights=acts_I + 1e-9))
-    mine = (weight_P @ price_I[item_P] + PRIOR_PRICE * usual) / (float(weight_P.sum()) + PRIOR_PRICE)
+    mine = (weight_P @ price_I[item_P] + PRIOR_PRICE * knowledge.usual_price) / (float(weight_P.sum()) + PRIOR_PRICE)
     return np.asarray((price_I[index_C] - mine) ** 2, dtype=np.float64)
-
-
-def _share(code_I: Ints, acts_I: Floats) -> Floats:
-    """(G,) the shop's share of each code, from code -1 on, never 0."""
-    acts_G = np.bincount(code_I + 1, acts_I + 0.1)
-    return np.asarray((acts_G + 1.0) / (acts_G + 1.0).sum(), dtype=np.float64)
 
 
 def _lift(code_I: Ints, share_G: Floats, item_P: Ints, weight_P: Floats, prior: float, index_C: Ints) -> Floats:

@@ -242,7 +242,8 @@ def signals(
         "passed_in_visit": passed_I[index_C],
         "price": 2.0 * np.log1p(np.nan_to_num(items.price_I[index_C])),
     }
-    return np.nan_to_num(np.stack([columns[name] for name in NAMES], axis=1), posinf=50.0, neginf=-50.0)
+    signal_CF = np.ascontiguousarray(np.array([columns[name] for name in NAMES], dtype=np.float64).T)
+    return signal_CF if np.isfinite(signal_CF).all() else np.nan_to_num(signal_CF, posinf=50.0, neginf=-50.0)
 
 
 def _relative(score_I: Floats, index_C: Ints) -> Floats:

@@ -14,6 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -43,8 +44,7 @@ class Pool:
     size: int
 
 
-@dataclass(frozen=True)
-class PlacedSlot:
+class PlacedSlot(NamedTuple):
     """One slot of the page; `item` is the place in the catalogue."""
 
     position: int
@@ -138,22 +138,27 @@ class Composer:
             if new_P.any() or not last:
                 draft.hits["new"] += int(new_P.any())
                 allowed_P = new_P
-        if not allowed_P.any():
+        if not np.count_nonzero(allowed_P):
             return False
         choice = self.policy.choose(self._utility(draft, part), allowed_P, rng)
         item, score = int(part.index_P[choice.place]), float(part.score_P[choice.place])
         for count_N, (code_I, _, first) in zip(draft.caps, self.rules.caps, strict=True):
             if len(draft.slots) < first and code_I[item] >= 0:
                 count_N[code_I[item]] += 1
-        draft.hits["lift"] += int(self.rules.lift_I[item] != 0)
+        if self.rules.lift_I[item]:
+            draft.hits["lift"] += 1
         self._put(draft, part.pool, item, score, choice.propensity, choice.explored)
         return True
 
     def _utility(self, draft: _Draft, part: _Part) -> FloatArray:
         if not self.params.diversity or not draft.slots:
             return part.utility_P
-        like_P = draft.category_N[part.category_P] + 0.5 * draft.brand_N[part.brand_P]
-        return part.utility_P - self.params.diversity * like_P
+        like_P = draft.brand_N[part.brand_P]
+        like_P *= 0.5
+        like_P += draft.category_N[part.category_P]
+        like_P *= -self.params.diversity
+        like_P += part.utility_P
+        return like_P
 
     def _must_be_new(self, draft: _Draft) -> bool:
         if not self.rules.at_least_new:

@@ -19,6 +19,7 @@ from models.history import UserState
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Scores = npt.NDArray[np.floating]
+Names = npt.NDArray[np.object_]
 
 MANY, SAMPLED = 10_000, 16
 
@@ -71,15 +72,16 @@ def first_of(order: Ints, n: int, eligible_I: Bools) -> Ints:
     return found if found.size == n or head.size == order.size else order[eligible_I[order]][:n]
 
 
-def unite(sources: Mapping[str, Ints]) -> tuple[Ints, tuple[str, ...]]:
+def unite(sources: Mapping[str, Ints]) -> tuple[Ints, Names]:
     """Candidates in ascending order and, for each, the first source that named it."""
     if not sources:
-        return np.zeros(0, dtype=np.int64), ()
-    everything = np.concatenate(list(sources.values()))
-    names = np.repeat(np.arange(len(sources)), [found.size for found in sources.values()])
-    index_C, first = np.unique(everything, return_index=True)
-    label = np.array(list(sources), dtype=object)
-    return index_C.astype(np.int64), tuple(label[names[first]].tolist())
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=object)
+    nobody = len(sources)
+    first_I = np.full(1 + max(int(found.max(initial=-1)) for found in sources.values()), nobody, dtype=np.int16)
+    for number, found in reversed(list(enumerate(sources.values()))):  # the first source writes last
+        first_I[found] = number
+    index_C = np.flatnonzero(first_I != nobody)
+    return index_C, np.array(list(sources), dtype=object)[first_I[index_C]]
 
 
 def own_items(state: UserState, n: int, eligible_I: Bools) -> Ints:

@@ -19,7 +19,7 @@ from models.counting import RELATIONS, CountingModel, CountingParams
 from models.history import TYPE_WEIGHT, UserState
 from models.items import ContentSpace, ItemTable
 from models.log import ActionLog
-from models.retrieval import RetrievalParams, first_of, ordered, own_items, strongest, unite
+from models.retrieval import Names, RetrievalParams, first_of, ordered, own_items, strongest, unite
 from models.sequence import SequenceModel
 from models.statistics import ItemStatistics
 
@@ -99,6 +99,19 @@ class Knowledge:
         phi_IE = np.column_stack([self.content_IE, price_I, price_I**2])
         phi_IE = phi_IE - share_I @ phi_IE
         return phi_IE, (phi_IE * share_I[:, None]).T @ phi_IE
+
+    @cached_property
+    def acted_share(self) -> dict[str, Floats]:
+        """Grouping -> (G,) the shop's share of acts in each code, from code -1 on, never 0."""
+        acts_I = np.expm1(self.statistics.values["popularity_all"]) + 0.1
+        acts = {name: np.bincount(code_I + 1, acts_I) for name, code_I in self.items.codes.items()}
+        return {name: (acts_G + 1.0) / (acts_G + 1.0).sum() for name, acts_G in acts.items()}
+
+    @cached_property
+    def usual_price(self) -> float:
+        """The mean log price of what people act on."""
+        acts_I = np.expm1(self.statistics.values["popularity_all"])
+        return float(np.average(self.statistics.values["log_price"], weights=acts_I + 1e-9))
 
     def on_sale(self, moment_us: int) -> Bools:
         """(I,) what a shopper could meet at that moment: listed before it, listed nobody knows when (0), or seen."""
@@ -211,7 +224,7 @@ def candidates(
     eligible_I: Bools,
     params: RetrievalParams,
     also: Mapping[str, Ints] | None = None,
-) -> tuple[Ints, tuple[str, ...]]:
+) -> tuple[Ints, Names]:
     """(C,) candidate items in ascending order and the source of each; `also` adds sources that know of other things."""
     season_I = knowledge.season_I
     sources = {"own": own_items(state, params.own, eligible_I)}

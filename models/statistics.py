@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from models.items import ItemTable
 from models.log import ActionLog
 
 Floats = npt.NDArray[np.float64]
+Floats32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 HALF_LIVES_DAYS = (1.0, 3.0, 7.0, 14.0, 30.0, 90.0)
@@ -32,6 +34,11 @@ class ItemStatistics:
 
     values: dict[str, Floats]
     cut_us: int
+
+    @cached_property
+    def table_IS(self) -> Floats32:
+        """(I, S) all of them beside each other, in their order: read by rows, a column for each name."""
+        return np.stack([np.asarray(value, dtype=np.float32) for value in self.values.values()], axis=1)
 
     @classmethod
     def fit(cls, log: ActionLog, items: ItemTable, cut_us: int) -> ItemStatistics:

@@ -23,6 +23,7 @@ from models.homepage import Ranking
 from models.live_signals import NAMES, signals, sources
 from models.page import FILLER, PlacedSlot, Pool
 from models.policy import BoolArray, FloatArray, IntArray
+from models.retrieval import Names
 from serving.snapshot import Snapshot
 
 DAY_US = 86_400_000_000
@@ -65,9 +66,12 @@ class Candidates:
 
     index_C: IntArray
     score_C: FloatArray
-    source_C: Sequence[str]
+    source_C: Names
     signal_CF: FloatArray
     fallback: str | None
+
+
+NOBODY = Candidates(NONE, np.empty(0), np.empty(0, dtype=object), NO_SIGNALS, None)
 
 
 def eligible(snapshot: Snapshot, exclude: Sequence[str], state: UserState, now_us: int) -> BoolArray:
@@ -106,13 +110,12 @@ def _rank(
 ) -> Candidates:
     """The best n of all sources by the final score."""
     if not open_I.any():
-        return Candidates(np.empty(0, dtype=np.int64), np.empty(0), [], NO_SIGNALS, None)
+        return NOBODY
     near_I = snapshot.learned.neighbours(state, False)
     found = _found(snapshot, state, open_I, near_I, now_us)
     score_C, signal_CF = score(snapshot, state, found, near_I, passed)
     best = np.argsort(-score_C, kind="stable")[:n]
-    source_C = [found.source_C[at] for at in best.tolist()]
-    return Candidates(found.index_C[best], score_C[best], source_C, signal_CF[best], None)
+    return Candidates(found.index_C[best], score_C[best], found.source_C[best], signal_CF[best], None)
 
 
 def _found(snapshot: Snapshot, state: UserState, open_I: BoolArray, near_I: FloatArray, now_us: int) -> Ranking:
@@ -137,7 +140,7 @@ def candidates(
         found = _rank(snapshot, state, open_I, now_us, size, passed)
     except Exception as error:  # the page must come; the fault is logged and counted as a fallback
         logger.exception("ranking failed: %s", type(error).__name__, exc_info=error)
-        found, failed = Candidates(np.empty(0, dtype=np.int64), np.empty(0), [], NO_SIGNALS, None), True
+        found, failed = NOBODY, True
     index_C, score_C, fallback = found.index_C, found.score_C, "popular" if failed or not snapshot.ranks else None
     if index_C.size >= min(size if failed else least, int(open_I.sum())):
         return replace(found, fallback=fallback)
@@ -149,7 +152,7 @@ def candidates(
     return Candidates(
         np.concatenate([index_C, rest]),
         np.concatenate([score_C, low - np.arange(rest.size) / max(1, rest.size)]),
-        [*found.source_C, *["popular"] * int(rest.size)],
+        np.concatenate([found.source_C, np.full(rest.size, "popular", dtype=object)]),
         np.concatenate([found.signal_CF, np.zeros((rest.size, len(NAMES)))]),
         fallback,
     )
@@ -246,8 +249,9 @@ def page(
     pools = modules(snapshot, found, state, now_us, page_size)
     filler = _subset(found, np.ones(found.index_C.size, dtype=np.bool_), FILLER, "More to discover", page_size)
     slots, hits = snapshot.composer.compose(pools, filler, eligible_I, page_size, rng)
-    place = {item: at for at, item in enumerate(found.index_C.tolist())}
-    unscored = np.zeros(len(NAMES))
+    place_I = np.full(len(eligible_I), -1)
+    place_I[found.index_C] = np.arange(found.index_C.size)
+    place_S = place_I[np.array([slot.item for slot in slots], dtype=np.int64)]
     reasons = {pool.module: REASONS.get(pool.module, pool.title) for pool in pools if pool.module != "for_you"}
     return Page(
         slots=slots,
@@ -255,11 +259,11 @@ def page(
         fallback=found.fallback,
         candidate_count=int(found.index_C.size),
         hits=hits,
-        sources=Counter(found.source_C[place[slot.item]] if slot.item in place else "rule" for slot in slots),
+        sources=Counter(found.source_C[at] if at >= 0 else "rule" for at in place_S.tolist()),
         reasons=reasons,
-        signal_SF=np.array([found.signal_CF[place[slot.item]] if slot.item in place else unscored for slot in slots])
+        signal_SF=np.where((place_S >= 0)[:, None], found.signal_CF[place_S], 0.0)
         if found.signal_CF.size
-        else np.empty((0, len(NAMES))),
+        else NO_SIGNALS,
     )
 
 

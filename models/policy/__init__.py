@@ -7,8 +7,7 @@ that of its own draw among the candidates allowed there, which is what the log n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +17,7 @@ BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """What stands in one slot: the candidate's place, its exact probability, and what greed would have put there."""
 
     place: int

@@ -38,21 +38,27 @@ class PlackettLuce:
 
     def probabilities(self, utility_C: FloatArray, allowed_C: BoolArray) -> FloatArray:
         """Probability of each candidate for this slot, (C,); 0 where not allowed; sums to 1."""
-        return self._mixed(np.where(allowed_C, utility_C, -np.inf), allowed_C)[0]
+        return self._mixed(utility_C, allowed_C, int(np.count_nonzero(allowed_C)))[0]
 
-    def _mixed(self, masked_C: FloatArray, allowed_C: BoolArray) -> tuple[FloatArray, int]:
-        """Probabilities and the greedy place; utilities are -inf where not allowed."""
-        greedy = int(masked_C.argmax())
-        weight_C = np.exp((masked_C - masked_C[greedy]) / self.params.temperature)
-        share = (1 - self.params.floor) / float(weight_C.sum())
-        return weight_C * share + allowed_C * (self.params.floor / np.count_nonzero(allowed_C)), greedy
+    def _mixed(self, utility_C: FloatArray, allowed_C: BoolArray, allowed: int) -> tuple[FloatArray, int]:
+        """Probabilities and the greedy place; in place, because a page asks for them once a slot."""
+        weight_C = np.where(allowed_C, utility_C, -np.inf)
+        greedy = int(weight_C.argmax())
+        weight_C -= weight_C[greedy]
+        weight_C /= self.params.temperature
+        np.exp(weight_C, out=weight_C)
+        weight_C *= (1 - self.params.floor) / float(np.add.reduce(weight_C))
+        weight_C += allowed_C * (self.params.floor / allowed)
+        return weight_C, greedy
 
     def choose(self, utility_C: FloatArray, allowed_C: BoolArray, rng: np.random.Generator) -> Choice:
         """One draw; greedy is the highest utility, ties to the lower place."""
-        probability_C, greedy = self._mixed(np.where(allowed_C, utility_C, -np.inf), allowed_C)
-        if np.count_nonzero(allowed_C) == 1:
+        allowed = int(np.count_nonzero(allowed_C))
+        probability_C, greedy = self._mixed(utility_C, allowed_C, allowed)
+        if allowed == 1:
             return Choice(greedy, 1.0, greedy)
-        clock_C = rng.standard_exponential(probability_C.size) / np.maximum(probability_C, TINY)
+        clock_C = rng.standard_exponential(probability_C.size)
+        clock_C /= np.maximum(probability_C, TINY)
         place = int(clock_C.argmin())
         return Choice(place, min(1.0, float(probability_C[place])), greedy)
 
