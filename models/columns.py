@@ -71,9 +71,7 @@ def feature_names(knowledge: Knowledge) -> tuple[str, ...]:
 
 def features(state: UserState, reading: Reading, knowledge: Knowledge, as_of_us: int, index_C: Ints) -> Floats32:
     """(C, F) features of the candidates, in the order of `FEATURES`; all finite."""
-    place_I = np.full(len(knowledge.items), -1)
-    place_I[index_C] = np.arange(index_C.size)
-    place_P = place_I[state.item_P]
+    place_P = knowledge.items.places(index_C)[state.item_P]
     columns = [
         *_bought(state, as_of_us, place_P, index_C.size),
         *_acted(state, as_of_us, place_P, index_C.size),

@@ -129,16 +129,14 @@ class HomepageModel:
 
     def score_items(self, state: UserState, as_of_us: int, index_C: Ints) -> Ranking:
         """Scores of given items, in the given order."""
+        source_C = np.full(index_C.size, "given", dtype=object)
         if index_C.size == 0:
-            return self._ranking(index_C, np.zeros(0, dtype=np.float32), "given")
+            return self._ranking(index_C, np.zeros(0, dtype=np.float32), source_C)
         reading = read(state, self.knowledge, as_of_us)
         x_CF = features(state, reading, self.knowledge, as_of_us, index_C)
-        return self._ranking(index_C, scores(self.ranker, x_CF), "given", reading)
+        return self._ranking(index_C, scores(self.ranker, x_CF), source_C, reading)
 
-    def _ranking(
-        self, index_C: Ints, score_C: Floats32, source: Names | str, reading: Reading | None = None
-    ) -> Ranking:
-        source_C = np.full(index_C.size, source, dtype=object) if isinstance(source, str) else source
+    def _ranking(self, index_C: Ints, score_C: Floats32, source_C: Names, reading: Reading | None = None) -> Ranking:
         return Ranking(index_C, score_C, self.calibration.probability(score_C), source_C, reading)
 
     def moved(self, sums: Mapping[tuple[str, float], Floats], last_us_I: Ints, now_us: int) -> HomepageModel:

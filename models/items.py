@@ -141,6 +141,12 @@ class ItemTable:
         result[some] = True
         return result
 
+    def places(self, index_C: Ints) -> Ints:
+        """(I,) where each item stands among some, -1 where it does not."""
+        place_I = np.full(len(self), -1, dtype=np.int64)
+        place_I[index_C] = np.arange(index_C.size)
+        return place_I
+
     @cached_property
     def codes(self) -> dict[str, Ints]:
         """(I,) codes of each kind of group, -1 where unknown."""

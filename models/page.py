@@ -145,8 +145,7 @@ class Composer:
         for count_N, (code_I, _, first) in zip(draft.caps, self.rules.caps, strict=True):
             if len(draft.slots) < first and code_I[item] >= 0:
                 count_N[code_I[item]] += 1
-        if self.rules.lift_I[item]:
-            draft.hits["lift"] += 1
+        draft.hits["lift"] += int(self.rules.lift_I[item] != 0)
         self._put(draft, part.pool, item, score, choice.propensity, choice.explored)
         return True
 

@@ -93,7 +93,7 @@ class Knowledge:
     def described(self) -> tuple[Floats, Floats]:
         """(I, E) content and price of the items around the mean of what people act on, and its (E, E) covariance."""
         log_price_I = self.statistics.values["log_price"]
-        share_I = np.expm1(self.statistics.values["popularity_all"]) + 0.1
+        share_I = self.acts_I + 0.1
         share_I = share_I / share_I.sum()
         price_I = 0.3 * (log_price_I - log_price_I.mean()) / max(float(log_price_I.std()), 1e-9)
         phi_IE = np.column_stack([self.content_IE, price_I, price_I**2])
@@ -101,17 +101,20 @@ class Knowledge:
         return phi_IE, (phi_IE * share_I[:, None]).T @ phi_IE
 
     @cached_property
+    def acts_I(self) -> Floats:
+        """(I,) sessions that acted on an item, ever."""
+        return np.asarray(np.expm1(self.statistics.values["popularity_all"]), dtype=np.float64)
+
+    @cached_property
     def acted_share(self) -> dict[str, Floats]:
         """Grouping -> (G,) the shop's share of acts in each code, from code -1 on, never 0."""
-        acts_I = np.expm1(self.statistics.values["popularity_all"]) + 0.1
-        acts = {name: np.bincount(code_I + 1, acts_I) for name, code_I in self.items.codes.items()}
+        acts = {name: np.bincount(code_I + 1, self.acts_I + 0.1) for name, code_I in self.items.codes.items()}
         return {name: (acts_G + 1.0) / (acts_G + 1.0).sum() for name, acts_G in acts.items()}
 
     @cached_property
     def usual_price(self) -> float:
         """The mean log price of what people act on."""
-        acts_I = np.expm1(self.statistics.values["popularity_all"])
-        return float(np.average(self.statistics.values["log_price"], weights=acts_I + 1e-9))
+        return float(np.average(self.statistics.values["log_price"], weights=self.acts_I + 1e-9))
 
     def on_sale(self, moment_us: int) -> Bools:
         """(I,) what a shopper could meet at that moment: listed before it, listed nobody knows when (0), or seen."""

@@ -249,9 +249,7 @@ def page(
     pools = modules(snapshot, found, state, now_us, page_size)
     filler = _subset(found, np.ones(found.index_C.size, dtype=np.bool_), FILLER, "More to discover", page_size)
     slots, hits = snapshot.composer.compose(pools, filler, eligible_I, page_size, rng)
-    place_I = np.full(len(eligible_I), -1)
-    place_I[found.index_C] = np.arange(found.index_C.size)
-    place_S = place_I[np.array([slot.item for slot in slots], dtype=np.int64)]
+    place_S = snapshot.items.places(found.index_C)[np.array([slot.item for slot in slots], dtype=np.int64)]
     reasons = {pool.module: REASONS.get(pool.module, pool.title) for pool in pools if pool.module != "for_you"}
     return Page(
         slots=slots,
