@@ -1,6 +1,6 @@
 """Where the closed loop wins and loses: the service's own code in this process, without HTTP and DVC. SIMULATED.
 
-    python -m benchmarks.loop [--days 7] [--sessions 600] [--seed 1] [--arms ours,frozen,...]
+    python -m benchmarks.loop [--days 7] [--sessions 600] [--seed 1] [--arms ours,frozen,...] [--shop NAME=VALUE,...]
 
 Arms beside `ours` (retrained every night; of the gate, the off-policy proofs decide): `frozen` on the first model; on
 the first model too, each with one thing less: `no draw` (neither temperature, floor nor diversity), `no learning`
@@ -16,9 +16,11 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -134,12 +136,15 @@ def night(log: Log, until_us: int, dest: Path, champion: HomepageModel | None) -
 class Bench:
     """One shop, its arms and its bounds."""
 
-    def __init__(self, root: Path, sessions: int, days: int, seed: int) -> None:
+    def __init__(
+        self, root: Path, sessions: int, days: int, seed: int, laws: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         params = LoopParams()
         self.warm, self.root, self.seed = params.warm_days, root, seed
         self.champion: HomepageModel | None = None  # as it was judged
         self.served: Path | None = None
-        shop = replace(params.shop, seed=seed, sessions_per_day=float(sessions), days=params.warm_days + days)
+        size: dict[str, Any] = {"sessions_per_day": float(sessions), "days": params.warm_days + days}
+        shop = replace(params.shop, seed=seed, **size, **laws)
         self.shop, self.tables = Shop(shop), root / "tables"
         self.counted = CountedPages(shop.items)
         old, writers = PlackettLucePages(shop.items, weight=params.old_page_weight), dict[str, TableWriter]()
@@ -209,10 +214,15 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=600)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--shop", default="", help="other laws of the shop: names of SimulatorParams that are numbers")
     asked = parser.parse_args()
-    print(f"SIMULATED, seed {asked.seed}, {asked.sessions} sessions a day: GBP a session, share of the gap", flush=True)
+    pairs = [pair.partition("=") for pair in asked.shop.split(",") if pair]
+    laws = {name: float(value) for name, _, value in pairs}
+    which = f"seed {asked.seed}, {asked.sessions} sessions a day{', ' if laws else ''}{asked.shop}"
+    print(f"SIMULATED, {which}: GBP a session, share of the gap", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
-        run(Bench(Path(scratch), asked.sessions, asked.days, asked.seed), asked.days, asked.arms.split(","))
+        bench = Bench(Path(scratch), asked.sessions, asked.days, asked.seed, laws)
+        run(bench, asked.days, asked.arms.split(","))
 
 
 def run(bench: Bench, days: int, arms: list[str]) -> None:

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from redis import Redis
 
@@ -225,6 +226,28 @@ def test_a_read_only_disk_costs_events_and_no_page(bento: Path, small_disk: Path
         assert {page(client)["fallback"] for _ in range(5)} == {"stale"}
         remount("rw")
         until(lambda: post(client, [event()]) == 202 and page(client)["fallback"] is None)
+
+
+def test_a_disk_that_takes_no_more_writes_while_serving_costs_events_and_no_page(bento: Path, tmp_path: Path) -> None:
+    """A file system with open files cannot be remounted read-only by hand; a limit of 0 fails every write as well."""
+    with served(bento, tmp_path) as (base, service), httpx.Client(base_url=base, timeout=30) as client:
+        processes = [psutil.Process(service.pid), *psutil.Process(service.pid).children(recursive=True)]
+
+        def allow(size: int) -> None:
+            for one in processes:
+                one.rlimit(psutil.RLIMIT_FSIZE, (size, psutil.RLIM_INFINITY))
+
+        kept = [event() for _ in range(3)]
+        assert post(client, kept) == 202 and page(client)["fallback"] is None
+        allow(0)
+        refused = [event() for _ in range(3)]
+        answer = client.post("/v1/events", json={"events": refused})
+        assert answer.status_code == 503 and answer.headers["retry-after"].isdigit()
+        assert {page(client, session_id=f"s{number}")["fallback"] for number in range(10)} <= {"stale", None}
+        allow(psutil.RLIM_INFINITY)
+        until(lambda: post(client, [event()]) == 202 and page(client)["fallback"] is None)
+        told = client.post("/v1/events", json={"events": kept + refused}).json()
+        assert (told["duplicates"], told["accepted"]) == (3, 3)
 
 
 def test_idle_and_dripping_clients_do_not_hurt_the_others(bento: Path, tmp_path: Path) -> None:
