@@ -21,6 +21,7 @@ from models.impressions.taste import taste
 
 SCALES = (0.5, 1.0)
 KEPT = (1.0, 0.5)  # of what was known before
+BELIEVED = (0.25, 0.5, 0.75, 1.0)  # of a taste: a mere shrinking of what was known must not count for a modality
 DRAWS = 100
 TRIED_DAYS = 3
 SILENT = 0.25  # of the items, when a scale is tried
@@ -37,8 +38,8 @@ def with_modalities(
     shopper_N = np.broadcast_to(pages.shopper_R[:, None], real.shape)[real]
 
     def scored(tried: Catalogue) -> Floats:
-        result: Floats = base_N + taste(pages, tried, expected_RK, silent_I)[real]
-        return result
+        taste_N = taste(pages, tried, expected_RK, silent_I)[real]
+        return max((base_N + share * taste_N for share in BELIEVED), key=lambda score_N: auc(label_N, score_N))
 
     best_N, scales = scored(catalogue), dict.fromkeys(vectors, 0.0)
     for name, vector_IE in vectors.items():

@@ -93,7 +93,7 @@ class Pages:
             raise TrainingError("slates hold no slot of a known item: there are no impressions to learn from")
         item_E = _codes(events[Events.ITEM_ID], index)
         events, item_E = events.filter(pa.array(item_E >= 0)), item_E[item_E >= 0]
-        shoppers = _Names([shopper_names(slates), shopper_names(events)])
+        shoppers = _Names([_shopper_names(slates), _shopper_names(events)])
         sessions = _Names([slates[Slates.SESSION_ID].to_pylist(), events[Events.SESSION_ID].to_pylist()])
         actions = _actions(events, item_E, shoppers.codes[1], sessions.codes[1])
         requests = _Names([slates[Slates.REQUEST_ID].to_pylist()])
@@ -114,7 +114,7 @@ def _codes(column: pa.ChunkedArray, index: dict[str, int]) -> Ints:
     return np.array([index.get(name, -1) for name in column.to_pylist()], dtype=np.int64)
 
 
-def shopper_names(table: pa.Table) -> list[str]:
+def _shopper_names(table: pa.Table) -> list[str]:
     """User or, for a guest, session."""
     pairs = zip(table[Events.USER_ID].to_pylist(), table[Events.SESSION_ID].to_pylist(), strict=True)
     return [f"u:{user}" if user is not None else f"s:{session}" for user, session in pairs]

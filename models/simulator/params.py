@@ -43,6 +43,7 @@ class SimulatorParams:
     stock_out_days: int = 3
     consumable_share: float = 0.3  # bought again; the others are not
     modalities: bool = False  # write `item_vectors`: "image" carries signal, "noise" does not
+    words: bool = True  # titles, brands and categories say what an item is; without, every title is "article"
     # attention: examined with probability (1 + (position - 1) / examination_scale) ** -examination_power
     examination_scale: float = 4.0
     examination_power: float = 1.0

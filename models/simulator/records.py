@@ -146,12 +146,12 @@ def return_rows(truth: Truth, gone: Sequence[Returned]) -> pa.Table:
 def item_rows(truth: Truth, day: int) -> pa.Table:
     """The catalogue on a day: what has been launched by then."""
     catalogue = truth.catalogue
-    at = np.flatnonzero(catalogue.launch_day_I <= day)
+    at, told = np.flatnonzero(catalogue.launch_day_I <= day), truth.params.words
     columns = {
         Items.ITEM_ID: _take(catalogue.item_ids, at),
-        Items.TITLE: _take(catalogue.titles, at),
-        Items.BRAND: _take(catalogue.brands, at),
-        Items.CATEGORY: [catalogue.category(leaf) for leaf in catalogue.leaf_I[at].tolist()],
+        Items.TITLE: _take(catalogue.titles, at) if told else ["article"] * at.size,
+        Items.BRAND: _take(catalogue.brands, at) if told else [None] * at.size,
+        Items.CATEGORY: [catalogue.category(leaf) if told else None for leaf in catalogue.leaf_I[at].tolist()],
         Items.PRICE: catalogue.price_I[at],
         Items.CURRENCY: [CURRENCY] * at.size,
         Items.AVAILABLE: catalogue.available(day)[at],

@@ -124,6 +124,13 @@ def test_an_image_says_what_an_item_is_and_noise_does_not(tmp_path: Path) -> Non
         assert low < np.corrcoef(found.ravel(), true.ravel())[0, 1] < high
 
 
+def test_words_may_say_nothing_of_an_item(tmp_path: Path) -> None:
+    generate(replace(PARAMS, words=False, days=1), tmp_path)
+    items = read_table(tmp_path, Items.TABLE).to_pandas()
+    assert set(items[Items.TITLE]) == {"article"} and items[[Items.BRAND, Items.CATEGORY]].isna().all(axis=None)
+    assert items[Items.PRICE].nunique() > 1
+
+
 def test_logged_propensities_are_the_frequencies_of_the_draw() -> None:
     """120,000 pages of 3 from 6 items: first slots against their propensity, later ones given the slots above."""
     shop = Shop(SimulatorParams(users=60, items=60, sessions_per_day=50, page_size=3))
