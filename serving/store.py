@@ -13,8 +13,9 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,22 @@ def connect(path: Path, durable: bool) -> sqlite3.Connection:
     raise StoreError(f"{path}: stays locked")
 
 
+@contextmanager
+def _known_column() -> Iterator[None]:
+    """Go on where a column is there already."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "duplicate column name" not in str(error):
+            raise
+
+
 class Store:
     """One database file: reads on a connection a thread, writes through the group writer."""
 
-    def __init__(self, path: Path, schema: str, durable: bool = True) -> None:
-        self.path, self._schema, self._durable = path, schema, durable
+    def __init__(self, path: Path, schema: str, added: Sequence[str] = (), *, durable: bool = True) -> None:
+        """`added`: statements for what files of an earlier version lack; a column that is there already is none."""
+        self.path, self._schema, self._added, self._durable = path, schema, added, durable
         self._local = threading.local()
         self._jobs: queue.Queue[tuple[Job, Future[Any]] | None] = queue.Queue(WAITING)
         self._open().close()
@@ -63,6 +75,9 @@ class Store:
         connection = connect(self.path, self._durable)
         try:
             connection.executescript(self._schema)
+            for statement in self._added:
+                with _known_column():
+                    connection.execute(statement)
         except sqlite3.Error as error:
             raise StoreError(f"{self.path}: {error}") from error
         return connection
