@@ -120,17 +120,17 @@ def by_policy(
     """(U, K) scores of the new items by the page policy that a retrain learns, by what was offered."""
     vectors = read_vectors(tables[ItemVectors.TABLE], items)
     slates, events, found = tables[Slates.TABLE], tables[Events.TABLE], {}
+    log = ActionLog.from_arrow(events, items.index, len(items), slates)
+    people = People(events, log, items)
+    people.open_day(cut_us, set(users))
+    states = [people.state(user, None, cut_us) for user in users]
     for label, some in (("", {}), ("image", {"image": vectors["image"]}), ("noise", {"noise": vectors["noise"]})):
         table = replace(items, vectors=some)
-        log = ActionLog.from_arrow(events, table.index, len(table), slates)
         knowledge = Knowledge.fit(log, table, cut_us)
         blank = RankerNet(len(feature_names(knowledge)), RankerParams()).eval()
         judged = HomepageModel(knowledge, blank, Calibration(), cut_us)
         told = learn_policy(slates, events, log, judged, None, PolicyParams(), PlackettLuceParams(), None)
         assert told.model is not None, told.why  # noqa: S101 - the log holds enough
-        people = People(events, log, table)
-        people.open_day(cut_us, set(users))
-        states = [people.state(user, None, cut_us) for user in users]
         found[label] = np.stack([told.model.score_items(state, cut_us, new_K).score_C for state in states])
     return found
 

@@ -66,17 +66,19 @@ def test_a_store_that_does_not_answer_in_time_costs_the_page_its_memory(
 def test_20000_draws_over_http_are_as_frequent_as_their_propensities_say(bento: Path, tmp_path: Path) -> None:
     def draw(port: int, count: int) -> list[tuple[str, float]]:
         connection, found = http.client.HTTPConnection("127.0.0.1", port), []
-        for number in range(count):
+
+        def ask(number: int) -> tuple[int, dict[str, Any]]:
             body = json.dumps({"session_id": f"{count}-{number}", "page_size": 1})
             connection.request("POST", "/v1/homepage", body, {"content-type": "application/json"})
             answer = connection.getresponse()
-            told = json.loads(answer.read())
-            while answer.status == 429:  # a quick machine asks more than a client may
+            return answer.status, json.loads(answer.read())
+
+        for number in range(count):
+            status, told = ask(number)
+            while status == 429:  # a quick machine asks more than a client may
                 time.sleep(0.05)
-                connection.request("POST", "/v1/homepage", body, {"content-type": "application/json"})
-                answer = connection.getresponse()
-                told = json.loads(answer.read())
-            assert answer.status == 200, told
+                status, told = ask(number)
+            assert status == 200, told
             slot = told["modules"][0]["slots"][0]
             found.append((slot["item_id"], slot["propensity"]))
         return found
