@@ -124,7 +124,7 @@ def night(log: Log, until_us: int, dest: Path, champion: HomepageModel | None) -
     told = learn_policy(*asked, champion=champion)
     assert told.model is not None and told.proof is not None, told.why  # noqa: S101 - ten days hold enough
     recipe.refresh(told.model, log.actions, log.items, until_us).save(dest)
-    checks = proofs(told.proof.to_json(), told.against and told.against.to_json())
+    checks = proofs(told.proof.to_json(), told.against and told.against.to_json(), told.rival)
     said = "; ".join(f"{check.rule}: {check.observed}" for check in checks)
     if told.worth is not None:
         worth = told.worth

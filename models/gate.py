@@ -25,8 +25,10 @@ Bools = npt.NDArray[np.bool_]
 PASS, REFUSE, CANNOT_TELL = "pass", "refuse", "cannot tell"
 # Of a shop with impressions: what is clicked next follows what was shown, so next-visit lists cannot judge.
 PROOF_DECIDES = "told, not judged: the off-policy proof decides"
-# The pages were served by the champion and what it learned since; the policy will have the like of that on top.
-CHAMPION_DECIDES = "told, not judged: the comparison with the champion's order decides"
+# The pages were served by the champion and what it learned since; the policy will have the like of that on top. Before
+# the first champion it is compared with all of that, and decides where the log cannot tell.
+ORDER_DECIDES = "told, not judged: the order of what was shown decides"
+ORDERS = {"champion": "the champion's", "served": "the one it was served in"}
 LOG_DECIDES = "told, not judged: surely better than what was served"
 
 
@@ -63,7 +65,8 @@ class Evidence:
     champion: str | None  # its version
     champion_note: str = ""  # why a champion that exists cannot be scored
     proof: Mapping[str, Any] | None = None  # off-policy judgement of the learned page policy, where there is one
-    against: Mapping[str, Any] | None = None  # the same against the champion, both without what serving adds
+    against: Mapping[str, Any] | None = None  # the same by the order of what was shown, against the rival's
+    rival: str = "champion"  # one of ORDERS
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,10 @@ def judge(evidence: Evidence, params: GateParams) -> Verdict:
         checks.append(Check("champion can be scored", "yes", evidence.champion_note, CANNOT_TELL))
     checks += [_segment(evidence, name, mask_N, params) for name, mask_N in evidence.segments.items()]
     if evidence.proof is not None:
-        checks = [*(_told(check, PROOF_DECIDES) for check in checks), *proofs(evidence.proof, evidence.against)]
+        checks = [
+            *(_told(check, PROOF_DECIDES) for check in checks),
+            *proofs(evidence.proof, evidence.against, evidence.rival),
+        ]
     checks += _sanity(evidence, params)
     told = {check.verdict for check in checks}
     verdict = REFUSE if REFUSE in told else CANNOT_TELL if CANNOT_TELL in told else PASS
@@ -163,8 +169,8 @@ def _told(check: Check, limit: str) -> Check:
     return check if check.verdict == PASS else replace(check, limit=limit, verdict=PASS)
 
 
-def proofs(proof: Mapping[str, Any], against: Mapping[str, Any] | None) -> list[Check]:
-    """Against the log, and against the champion where there is one; a log with a fault proves nothing."""
+def proofs(proof: Mapping[str, Any], against: Mapping[str, Any] | None, rival: str = "champion") -> list[Check]:
+    """Against the log, and in the order of what was shown against a rival's; a log with a fault proves nothing."""
 
     def check(rule: str, told: Mapping[str, Any]) -> Check:
         return Check(f"{rule}, off-policy", "surely not worse", "; ".join(told["reasons"]), told["verdict"])
@@ -172,12 +178,12 @@ def proofs(proof: Mapping[str, Any], against: Mapping[str, Any] | None) -> list[
     served = check("value of a page against the logging policy", proof)
     if against is None or proof["faults"]:
         return [served]
-    champion = check("order of what was shown against the champion's", against)
-    if champion.verdict == PASS:
-        served = _told(served, CHAMPION_DECIDES)
-    elif served.verdict == PASS and champion.verdict == CANNOT_TELL:
-        champion = _told(champion, LOG_DECIDES)
-    return [served, champion]
+    order = check(f"order of what was shown against {ORDERS[rival]}", against)
+    if order.verdict == PASS and (rival == "champion" or served.verdict == CANNOT_TELL):
+        served = _told(served, ORDER_DECIDES)
+    elif served.verdict == PASS and (rival == "served" or order.verdict == CANNOT_TELL):
+        order = _told(order, LOG_DECIDES)
+    return [served, order]
 
 
 def _enough(mine_N: Floats, params: GateParams) -> Check:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.gate import CANNOT_TELL, PASS
+from models.gate import CANNOT_TELL, ORDERS, PASS
 
 Json = dict[str, Any]
 DECIDING = "ndcg@10"
@@ -32,6 +32,11 @@ METRICS = {
     "precision@10": "Precision@10",
     "mrr@10": "MRR@10",
     "map@10": "MAP@10",
+}
+RIVALS = {
+    "champion": "The pages were served by the champion and what it learned since, which both models lack here.",
+    "served": "No champion served these pages: the other order is that of everything that served, what it learned live"
+    " included; the model stands alone, and must be surely better. The two verdicts share one error of 5 %.",
 }
 NO_RUN = "RUN"  # stands for the run's id in a report that must not name it
 CANNOT_TEACH = {
@@ -181,10 +186,9 @@ def _policy(facts: Json) -> list[str]:
     )
     if against := learned["against"]:
         told.append(
-            f"Against the champion, in the order of what was shown: {against['verdict']}."
-            f" {'; '.join(against['reasons'])}. The pages were served by the champion and what it learned since, which"
-            " both models lack here; what nobody was shown, this cannot tell. Assumes that a reward is the look at a"
-            " place times the worth of the item."
+            f"Order of what was shown against {ORDERS[learned['rival']]}: {against['verdict']}."
+            f" {'; '.join(against['reasons'])}. {RIVALS[learned['rival']]} What nobody was shown, this cannot tell."
+            " Assumes that a reward is the look at a place times the worth of the item."
         )
     told.append(
         "Diagnostics: " + ", ".join(f"{name} {value:,.4g}" for name, value in proof["diagnostics"].items()) + "."

@@ -169,9 +169,9 @@ def gate() -> None:
     masks = load.read_json(A.evaluation / "segments.json")
     segments = {name: np.array(mask, dtype=bool) for name, mask in masks.items()}
     learned = load.read_json(A.policy / "policy.json")
-    proof, against = learned["proof"], learned["against"]
+    proof, order = learned["proof"], {"against": learned["against"], "rival": learned["rival"]}
     if learned["learned"]:  # its chances are of a click on a slot, not of a next visit
         told["calibration_error"] = learned["calibration_error"]
-    evidence = Evidence(values=values, segments=segments, proof=proof, against=against, **told)
+    evidence = Evidence(values=values, segments=segments, proof=proof, **order, **told)
     verdict = judge(evidence, load.params().gate)
     load.write_json(A.verdict, verdict.to_json())

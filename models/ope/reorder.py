@@ -1,11 +1,12 @@
 """What a page would have earned in another order: the comparison of two models on pages that a third thing served.
 
-Choices. What serves is the champion with all that it learned since; what both models alone would have picked is so far
-from it that weights of whole choices tell nothing within a night. Their orders of what *was* shown differ little from
-each other, and moving an item from one place to another changes how many look at it by a ratio that the log knows. So
-the difference of two orders is known to a few percent after a thousand pages. What it cannot tell: whether items that
-nobody was shown are better; and it assumes that a reward is the look at the place times the worth of the item. Whether
-the log tells anything at all is asked beside it (assay.py).
+Choices. What serves is the champion with all that it learned since, or, before the first, what a page is made of
+without one; what a model alone would have picked is so far from it that weights of whole choices tell nothing within a
+night. Two orders of what *was* shown differ little from each other, and moving an item from one place to another
+changes how many look at it by a ratio that the log knows. So the difference of two orders is known to a few percent
+after a thousand pages. What it cannot tell: whether items that nobody was shown are better; and it assumes that a
+reward is the look at the place times the worth of the item. Whether the log tells anything at all is asked beside it
+(assay.py).
 Source: position-based propensities (Joachims, Swaminathan and Schnabel, 2017).
 Shapes: N slots of R pages, S positions.
 """
@@ -43,17 +44,24 @@ def reordered(log: SlotLog, score_N: Floats, look_S: Floats) -> Floats:
 
 
 def compare(
-    log: SlotLog, mine_N: Floats, champion_N: Floats, look_S: Floats, params: OpeParams | None = None
+    log: SlotLog,
+    mine_N: Floats,
+    theirs_N: Floats,
+    look_S: Floats,
+    params: OpeParams | None = None,
+    margin: float | None = None,
 ) -> Judgement:
-    """The verdict on a model's scores against a champion's: surely not worse by more than `margin_champion`.
+    """The verdict on a model's scores against others: surely not worse by a share of `margin` (`margin_champion`).
 
-    In the result `logging` is the champion's order and `target` the model's, both in rewards a page. The floor of the
-    bet is the most that the champion's order earned on a page.
+    In the result `logging` is the others' order and `target` the model's, both in rewards a page. The floor of the
+    bet is the most that the others' order earned on a page.
     """
     params = params or OpeParams()
-    mine_R, theirs_R = (page_values(log, reordered(log, one_N, look_S)) for one_N in (mine_N, champion_N))
+    mine_R, theirs_R = (page_values(log, reordered(log, one_N, look_S)) for one_N in (mine_N, theirs_N))
     figures = (estimate(theirs_R), estimate(mine_R), estimate(mine_R - theirs_R))
-    allowance = params.margin_champion * float(theirs_R.mean()) if theirs_R.size else 0.0
+    allowance = (
+        (params.margin_champion if margin is None else margin) * float(theirs_R.mean()) if theirs_R.size else 0.0
+    )
     told = diagnostics(log, np.ones(log.reward_N.size))
     floors = [-max(float(value_R.max(initial=0.0)), 1e-9) for value_R in (theirs_R, mine_R)]
     lower = lower_bound(mine_R - theirs_R, floors[0], params.alpha)

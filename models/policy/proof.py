@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from features.schema import Slates
 from models.history import UserState
 from models.homepage import HomepageModel
 from models.items import ItemTable
@@ -86,6 +89,20 @@ def scores_of_shown(model: HomepageModel, pages: Sequence[Page], people: People,
         return score_K
 
     return _each(of_page, pages, people, workers)
+
+
+def scores_as_served(slates: pa.Table, pages: Sequence[Page]) -> Floats:
+    """(N,) for each slot of the pages, one after the other: the score that it was served with; nan where none is known.
+
+    It is that of everything that served: the model, if any, and what was learned live beside it.
+    """
+    mine = slates.filter(
+        pc.is_in(slates[Slates.REQUEST_ID], pa.array([page.request_id for page in pages], pa.string()))
+    )
+    columns = (mine[name].to_pylist() for name in (Slates.REQUEST_ID, Slates.POSITION, Slates.SCORE))
+    told = {(request, position): score for request, position, score in zip(*columns, strict=True)}
+    found = [told.get((page.request_id, position)) for page in pages for position in page.position_K.tolist()]
+    return np.array([np.nan if score is None else score for score in found], np.float64)
 
 
 def _each(

@@ -3,8 +3,10 @@
 Choices. Pages before the gate's cut teach, the newest tenth of them chooses the epoch, pages after the cut judge: the
 same order of time as the ranker's. The proof compares with the policy that made the log, in clicks that are worth
 what their price makes them worth; and with the champion on the same pages, because what served was the champion and
-what it learned between two retrains, which the new policy will have on top as well. A log with too few pages or
-clicks, or with a fault, teaches nothing.
+what it learned between two retrains, which the new policy will have on top as well. A first policy may differ so much
+from the log that weights tell nothing; without a champion it has a second chance, the order of what was shown against
+the order of what served, live learning included, where it must be surely better. Both chances share one error. A log
+with too few pages or clicks, or with a fault, teaches nothing.
 """
 
 from __future__ import annotations
@@ -26,12 +28,13 @@ from models.ope.estimators import ESTIMATORS, Rounds, estimate
 from models.ope.log import Bools
 from models.policy.impressions import Floats, Impressions, Page, People, impressions, pages_of
 from models.policy.plackett_luce import PlackettLuceParams
-from models.policy.proof import scores_of_shown, target_probabilities
+from models.policy.proof import scores_as_served, scores_of_shown, target_probabilities
 from models.policy.value import PositionNet, ValueParams, Worth, add_worth, held_out, learn, worth_of_clicks
 from models.policy.visit import worth_of_staying
 from models.sequence import SequenceModel
 from models.training import Curves, Progress, quiet
 
+CHAMPION, SERVED = "champion", "served"  # whose order of what was shown a policy is compared with
 FIRST_SLOTS, LEAST_CALIBRATED = 3, 300  # where, and on how many slots, the chance of a click is calibrated
 
 
@@ -48,6 +51,15 @@ class PolicyParams:
 
 
 @dataclass(frozen=True)
+class Rival:
+    """Whose (N,) scores of the shown slots a policy's meet; `margin`: how much worse passes, as a share."""
+
+    name: str
+    score_N: Floats
+    margin: float
+
+
+@dataclass(frozen=True)
 class Learned:
     """What came of it: the model whose ranker is the policy's network (None: nothing was learned, and `why`)."""
 
@@ -56,7 +68,8 @@ class Learned:
     curves: Curves
     worth: Worth | None = None
     proof: Judgement | None = None
-    against: Judgement | None = None  # the champion, where there is one
+    against: Judgement | None = None  # the order of what was shown, where it is compared
+    rival: str = CHAMPION
     table: tuple[dict[str, Any], ...] = ()
     calibration_error: float | None = None
 
@@ -69,6 +82,7 @@ class Learned:
             "worth": None if self.worth is None else {name: round(x, 6) for name, x in vars(self.worth).items()},
             "proof": None if self.proof is None else self.proof.to_json(),
             "against": None if self.against is None else self.against.to_json(),
+            "rival": self.rival,
             "table": list(self.table),
             "calibration_error": None if self.calibration_error is None else round(self.calibration_error, 6),
         }
@@ -117,7 +131,12 @@ def learn_policy(
     if not after:
         return learned
     look_S = looks(net.position.weight.detach().numpy()[:, 0].astype(np.float64))
-    return prove(learned, after, people, params, sampling, champion, look_S, workers)
+    if champion is None:
+        rival = Rival(SERVED, scores_as_served(slates, after), 0.0)
+    else:
+        theirs_N = np.concatenate(scores_of_shown(champion, after, people, workers))
+        rival = Rival(CHAMPION, theirs_N, params.ope.margin_champion)
+    return prove(learned, after, people, params, sampling, rival, look_S, workers)
 
 
 def _fit(
@@ -170,12 +189,12 @@ def prove(
     people: People,
     params: PolicyParams,
     sampling: PlackettLuceParams,
-    champion: HomepageModel | None,
+    rival: Rival,
     look_S: Floats,
     workers: int = 1,
 ) -> Learned:
-    """With verdicts against the logging policy and the champion, a table of estimators (a slot is a round), and the
-    chance of a click calibrated on these pages; `look_S` is how many look at each place.
+    """With verdicts against the logging policy and the rival, a table of estimators (a slot is a round), and the chance
+    of a click calibrated on these pages; `look_S` is how many look at each place.
     """
     assert learned.model is not None and learned.worth is not None  # noqa: S101 - what was learned is to be proved
     target_L, score_L = target_probabilities(learned.model, pages, people, sampling, workers=workers)
@@ -183,23 +202,26 @@ def prove(
     rounds = Rounds(log.reward_N, log.propensity_N, target_N)
     told = [("logging policy", estimate(log.reward_N))]
     told += [(name, estimate(ESTIMATORS[name](rounds))) for name in ("IPS", "SNIPS")]
-    against, said = None, [np.concatenate(score_L)]
-    if champion is not None:
-        mine_N, theirs_N = (
-            np.concatenate(scores_of_shown(one, pages, people, workers)) for one in (learned.model, champion)
-        )
-        both_N = np.isfinite(theirs_N)  # the champion may lack what was launched since
-        against = compare(log.take(both_N), mine_N[both_N], theirs_N[both_N], look_S, params.ope)
-        said.append(theirs_N)
-    known_N: Bools = np.logical_and.reduce([np.isfinite(one_N) for one_N in said])
+    said, known_N = [np.concatenate(score_L)], np.isfinite(rival.score_N)  # a champion may lack what was launched since
+    ope, against = params.ope, None
+    if rival.name == SERVED and known_N.any():
+        ope = replace(ope, alpha=ope.alpha / 2)  # either may let it in
+    proof = judge(log, target_N, ope, full_support=False)
+    if known_N.any():
+        mine_N = np.concatenate(scores_of_shown(learned.model, pages, people, workers))
+        against = compare(log.take(known_N), mine_N[known_N], rival.score_N[known_N], look_S, ope, rival.margin)
+    if rival.name == CHAMPION:
+        said.append(rival.score_N)
+    known_N = np.logical_and.reduce([np.isfinite(one_N) for one_N in said])
     known = log.take(known_N)
     doubt = assay(known, [one_N[known_N] for one_N in said], _prices(learned.model)[known.item_N])
     scale, error = _calibrated(learned.model.calibration, pages, score_L)
     return replace(
         learned,
         model=replace(learned.model, calibration=scale),
-        proof=judge(log, target_N, params.ope, full_support=False).doubted(doubt),
+        proof=proof.doubted(doubt),
         against=against,
+        rival=rival.name,
         table=tuple({"estimator": name, **interval.to_json()} for name, interval in told),
         calibration_error=error,
     )

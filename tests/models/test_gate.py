@@ -217,6 +217,25 @@ def test_a_page_policy_is_judged_against_the_champion_where_there_is_one(
     assert len(rules) == (1 if champion is None else 2)
 
 
+@pytest.mark.parametrize(
+    ("served", "order", "expected"),
+    [
+        (CANNOT_TELL, PASS, PASS),  # the second chance of a first policy
+        (CANNOT_TELL, CANNOT_TELL, CANNOT_TELL),
+        (CANNOT_TELL, REFUSE, REFUSE),
+        (PASS, REFUSE, PASS),  # the other order holds what was learned live, which the policy will have on top
+        (REFUSE, PASS, REFUSE),  # nothing says that a live part would make up for it
+    ],
+)
+def test_a_first_policy_may_be_surely_better_in_the_order_that_was_served(
+    served: str, order: str, expected: str
+) -> None:
+    told = replace(evidence(users(0.1, 3)), proof=proof(served), against=proof(order), rival="served")
+    verdict = judge(told, PARAMS)
+    assert verdict.verdict == expected
+    assert any("the one it was served in" in check.rule for check in verdict.checks)
+
+
 def test_a_log_with_a_fault_proves_nothing_against_anybody() -> None:
     for verdict, fault in ((REFUSE, "wrong propensities"), (CANNOT_TELL, "clicks follow no model's scores")):
         told = replace(evidence(), proof=proof(verdict, fault), against=proof(PASS))

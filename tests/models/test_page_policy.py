@@ -24,7 +24,7 @@ from models.ope.log import Bools
 from models.policy.impressions import Impressions, Page, People, impressions, pages_of
 from models.policy.plackett_luce import PlackettLuceParams
 from models.policy.proof import scores_of_shown, slot_probabilities, target_probabilities
-from models.policy.recipe import PolicyParams, _calibrated, learn_policy
+from models.policy.recipe import CHAMPION, SERVED, PolicyParams, _calibrated, learn_policy
 from models.policy.value import PositionNet, ValueParams, held_out, learn, worth_of_clicks
 from models.ranker import RankerNet, RankerParams
 from models.signals import Knowledge
@@ -184,14 +184,40 @@ def test_a_model_that_nobody_promoted_lends_its_popularity_and_none_of_its_opini
     assert held.popular_I[first].tolist() == sorted(judged.popular_I.tolist(), reverse=True)[:20]
 
 
+def test_a_first_policy_is_compared_with_the_order_that_was_served(data: Data, pages: list[Page]) -> None:
+    judged = fit_judged(data)
+    few = PolicyParams(least_pages=300, least_clicks=100, gate_pages=300)
+    asked = (data.events, data.log, judged, None, few, PlackettLuceParams(), None)
+    told = learn_policy(data.slates, *asked)
+    assert told.against is not None and told.model is not None
+    after = [page for page in pages if page.served_us >= judged.trained_until_us]
+    after = [after[at] for at in np.linspace(0, len(after) - 1, min(len(after), 300)).astype(int)]
+    mine_N = np.concatenate(scores_of_shown(told.model, after, People(data.events, data.log, data.items)))
+    at_N = [(page.request_id, position) for page in after for position in page.position_K.tolist()]
+    score = dict(zip(at_N, mine_N.tolist(), strict=True))
+
+    def scored(slates: pa.Table, of: dict[tuple[str, int], float]) -> pa.Table:
+        keys = zip(slates["request_id"].to_pylist(), slates["position"].to_pylist(), strict=True)
+        column = pa.array([of.get(key) for key in keys], slates.schema.field("score").type)
+        return slates.set_column(slates.schema.get_field_index("score"), "score", column)
+
+    itself = learn_policy(scored(data.slates, score), *asked)  # served by what is judged: no better than that
+    assert itself.against is not None and itself.against.difference.mean == pytest.approx(0.0, abs=1e-9)
+    assert itself.against.verdict == "cannot tell"
+    upside_down = learn_policy(scored(data.slates, {key: -one for key, one in score.items()}), *asked)
+    assert upside_down.against is not None and upside_down.against.difference.low > 0
+    unknown = learn_policy(scored(data.slates, {}), *asked)
+    assert unknown.against is None and unknown.proof is not None
+
+
 def test_a_champion_is_judged_on_the_same_pages_whatever_its_catalogue(data: Data, pages: list[Page]) -> None:
     judged = fit_judged(data)
     few = PolicyParams(least_pages=300, least_clicks=100, gate_pages=300)
     asked = (data.slates, data.events, data.log, judged, None, few, PlackettLuceParams(), None)
     first = learn_policy(*asked)
-    assert first.against is None and first.model is not None
+    assert first.rival == SERVED and first.model is not None
     again = learn_policy(*asked, champion=first.model)
-    assert again.against is not None
+    assert again.rival == CHAMPION and again.against is not None
     assert again.against.difference.mean == 0.0
     assert again.against.logging.mean > 0
 
