@@ -26,6 +26,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from sklearn.linear_model import LogisticRegression
 
+from benchmarks.impressions_policy import policy_row
 from benchmarks.impressions_truth import Told, play_and_write
 from features.cleaning import clean
 from features.schema import Events, Items, Slates
@@ -70,6 +71,7 @@ class Shop:
         self.pages = Pages.from_tables(*tables, self.items.index)
         self.x_RKF, self.with_taste_RKF = both_columns(self.pages, self.catalogue)
         cut_us = (int(self.pages.time_us_R.max()) // DAY_US + 1 - NEWEST_DAYS) * DAY_US
+        self.clean = folder / "clean"
         self.judged_R: Bools = self.pages.time_us_R >= cut_us
         self.held_R: Bools = ~self.judged_R & (self.pages.time_us_R >= cut_us - NEWEST_DAYS * DAY_US)
 
@@ -208,6 +210,7 @@ def run(params: SimulatorParams, settings: ImpressionParams) -> None:
     with tempfile.TemporaryDirectory(prefix="homeranker-impressions-") as name:
         began = time.perf_counter()
         shop = Shop(params, Path(name))
+        policy = policy_row(shop.clean, shop.items, shop.pages, shop.held_R, shop.judged_R)
         say(f"played, cleaned, {shop.x_RKF.shape} columns in {time.perf_counter() - began:.0f} s")
     began = time.perf_counter()
     early = ~shop.judged_R
@@ -225,6 +228,7 @@ def run(params: SimulatorParams, settings: ImpressionParams) -> None:
         "truth": (truth_N, 0.0),
         "observer": (observer_N, 0.0),
         "network": (model.chances(pages, x_RKF).click[real], seconds),
+        "page policy of a retrain": policy,
         **plain_models(shop, params.seed),
     }
     print(
