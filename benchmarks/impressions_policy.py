@@ -21,7 +21,7 @@ from models.impressions.pages import Bools, Pages
 from models.items import ItemTable
 from models.log import ActionLog
 from models.policy.impressions import Impressions, Page, People, impressions, pages_of
-from models.policy.value import PositionNet, ValueParams, held_out, learn
+from models.policy.value import PositionNet, ValueParams, held_out, learn, prior_weights
 from models.signals import Knowledge
 
 
@@ -38,7 +38,7 @@ def policy_row(clean: Path, items: ItemTable, pages: Pages, held_R: Bools, judge
     names = feature_names(Knowledge.fit(log, items, early[0].day_us))
     seen = [impressions(part, people, log, items, None, workers=2) for part in (early, held, judged)]
     off_F = np.array([name.startswith(SHOWN_MORE) for name in names])
-    net, _ = learn(seen[0], params, off_F, validate=lambda one: held_out(one, seen[1]))
+    net, _ = learn(seen[0], params, off_F, prior_weights(names), validate=lambda one: held_out(one, seen[1]))
     slope, offset = platt(_logits(net, seen[1]), seen[1].clicked_NK[seen[1].real_NK])
     chance_N = 1 / (1 + np.exp(-(slope * _logits(net, seen[2]) + offset)))
     slots = ((page.request_id, item) for page in judged for item in page.item_K.tolist())

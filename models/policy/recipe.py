@@ -11,6 +11,7 @@ with too few pages or clicks, or with a fault, teaches nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,16 @@ from models.ope.log import Bools
 from models.policy.impressions import Floats, Impressions, Page, People, impressions, pages_of
 from models.policy.plackett_luce import PlackettLuceParams
 from models.policy.proof import scores_as_served, scores_of_shown, target_probabilities
-from models.policy.value import PositionNet, ValueParams, Worth, add_worth, held_out, learn, worth_of_clicks
+from models.policy.value import (
+    PositionNet,
+    ValueParams,
+    Worth,
+    add_worth,
+    held_out,
+    learn,
+    prior_weights,
+    worth_of_clicks,
+)
 from models.policy.visit import worth_of_staying
 from models.sequence import SequenceModel
 from models.training import Curves, Progress, quiet
@@ -120,8 +130,8 @@ def learn_policy(
         return Learned(None, "; ".join(map(str, found)), Curves())
     people = People(events, log, judged.items)
     seen = impressions(before, people, log, judged.items, sequence, workers=workers)
-    off_F = np.array([name.startswith(SHOWN_MORE) for name in feature_names(judged.knowledge)])
-    net, worth, curves = _fit(seen, off_F, params.value, checkpoints, progress)
+    names = feature_names(judged.knowledge)
+    net, worth, curves = _fit(seen, names, params.value, checkpoints, progress)
     worth = _with_rest(worth, before, _prices(judged), params.value)
     newest = _rows(seen, np.arange(len(seen.x_NKF)) >= _cut(seen))  # which the weights did not see
     model = _model(judged, net, worth, newest)
@@ -140,13 +150,20 @@ def learn_policy(
 
 
 def _fit(
-    seen: Impressions, off_F: Bools, params: ValueParams, checkpoints: Path | None, progress: Progress
+    seen: Impressions, names: Sequence[str], params: ValueParams, checkpoints: Path | None, progress: Progress
 ) -> tuple[PositionNet, Worth, Curves]:
     cut = _cut(seen)
     early = _rows(seen, np.arange(len(seen.x_NKF)) < cut)
     late = _rows(seen, np.arange(len(seen.x_NKF)) >= cut)
+    off_F = np.array([name.startswith(SHOWN_MORE) for name in names])
     net, curves = learn(
-        early, params, off_F, validate=lambda one: held_out(one, late), checkpoints=checkpoints, progress=progress
+        early,
+        params,
+        off_F,
+        prior_weights(names),
+        validate=lambda one: held_out(one, late),
+        checkpoints=checkpoints,
+        progress=progress,
     )
     return net, worth_of_clicks(seen, params), curves
 

@@ -2,12 +2,13 @@
 
 Choices. The same network as the ranker, over the same features, so that it serves, explains and is checked like one;
 its score is the logarithm of a slot's expected value, up to a constant. It is fitted to the clicks on what was shown,
-and a term for each position takes up what is attention and not wish. It starts as the best linear model and keeps what
-the deep part adds only where held-out pages agree. Counts that follow from what pages showed are switched off: an item
-that was seldom shown has few, however good it is; its appeal knows better. What a click is worth at an item's price is
-a line through the log's carts and purchases, which are too rare to be learned item by item, and joins the score through
-the weight of the price. Greedy on that score is the contextual bandit of horizon one page; Plackett-Luce with a floor
-samples it.
+and a term for each position takes up what is attention and not wish. It starts as the best linear model, whose prior is
+that appeal and own taste are the log-odds that they say they are and nothing else counts (a small log says no more, and
+a large one overrules it), and keeps what the deep part adds only where held-out pages agree. Counts that follow from
+what pages showed are switched off: an item that was seldom shown has few, however good it is; its appeal knows better.
+What a click is worth at an item's price is a line through the log's carts and purchases, which are too rare to be
+learned item by item, and joins the score through the weight of the price. Greedy on that score is the contextual bandit
+of horizon one page; Plackett-Luce with a floor samples it.
 Source: position-based model (Richardson et al., 2007) as an additive tower (Guo et al., 2019).
 Shapes: N pages, K slots, F features.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +30,8 @@ from models.ranker import Lists, RankerNet, RankerParams
 from models.training import Curves, LoopParams, Progress, fit, quiet
 
 POSITIONS = 101
-RIDGE, POSITION_RIDGE, NEWTON = 30.0, 1.0, 6
+RIDGE, POSITION_RIDGE, NEWTON = 1000.0, 1.0, 6
+PRIOR = {"appeal": 1.0, "taste_of_pages": 0.8}  # weights of what is in log-odds already; tastes are believed a bit less
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,18 @@ class PositionNet(nn.Module):
         self.position = nn.Embedding(POSITIONS, 1)
         nn.init.zeros_(self.position.weight)
 
-    def start(self, seen: Impressions) -> None:
-        """Begin as the best linear model beside a term for each position; what it switches off stays off."""
+    def start(self, seen: Impressions, prior_F: Floats | None = None) -> None:
+        """Begin as the best linear model beside a term for each position; what it switches off stays off.
+
+        `prior_F`: weights by unit of a column, 0 where None.
+        """
         place_M = np.clip(seen.position_NK[seen.real_NK], 0, POSITIONS - 1)
         with torch.no_grad():
             z_MF = self.ranker.standardise(torch.from_numpy(seen.x_NKF[seen.real_NK])).numpy()
-            weight_F, bias_S = linear_clicks(z_MF, place_M, seen.clicked_NK[seen.real_NK])
+            scale_F = self.ranker.scale_F.numpy().astype(np.float64)
+            prior_F = np.zeros(scale_F.size) if prior_F is None else prior_F
+            prior_F = np.divide(prior_F, scale_F, out=np.zeros(scale_F.size), where=scale_F > 0)
+            weight_F, bias_S = linear_clicks(z_MF, place_M, seen.clicked_NK[seen.real_NK], prior_F)
             for values in (*self.ranker.mlp[-1].parameters(), *self.ranker.linear.parameters()):
                 values.zero_()
             self.ranker.linear.weight[0] = torch.from_numpy(weight_F.astype(np.float32))
@@ -97,15 +105,20 @@ class PositionNet(nn.Module):
         return result
 
 
-def linear_clicks(z_MF: Floats32, place_M: Ints, clicked_M: Bools) -> tuple[Floats, Floats]:
-    """(F,) weights and a (S,) term of each position: ridge logistic regression by Newton steps.
+def prior_weights(names: Sequence[str]) -> Floats:
+    """(F,) what each named column would weigh, by its unit, if nothing had been clicked."""
+    return np.array([PRIOR.get(name, 0.0) for name in names])
+
+
+def linear_clicks(z_MF: Floats32, place_M: Ints, clicked_M: Bools, prior_F: Floats) -> tuple[Floats, Floats]:
+    """(F,) weights and a (S,) term of each position: logistic regression by Newton steps, ridge around `prior_F`.
 
     A position that was never shown gets the term of the nearest one that was.
     """
     shown_S = np.bincount(place_M, minlength=POSITIONS)
     rate = (float(clicked_M.sum()) + 1.0) / (place_M.size + 20.0)
     rate_S = (np.bincount(place_M, clicked_M, POSITIONS) + 20.0 * rate) / (shown_S + 20.0)
-    bias_S, weight_F = np.log(rate_S / (1 - rate_S)), np.zeros(z_MF.shape[1])
+    bias_S, weight_F = np.log(rate_S / (1 - rate_S)), prior_F.copy()
     for _ in range(NEWTON):
         p_M = 1.0 / (1.0 + np.exp(-np.clip(z_MF @ weight_F.astype(np.float32) + bias_S[place_M], -30.0, 30.0)))
         spread_M, left_M = (p_M * (1 - p_M)).astype(np.float32), (clicked_M - p_M).astype(np.float32)
@@ -115,7 +128,7 @@ def linear_clicks(z_MF: Floats32, place_M: Ints, clicked_M: Bools) -> tuple[Floa
         for place in np.flatnonzero(shown_S):
             both_SF[place] = scaled_MF[place_M == place].sum(axis=0)
         gradient_S = np.bincount(place_M, left_M, POSITIONS)
-        gradient_F = z_MF.T @ left_M - RIDGE * weight_F
+        gradient_F = z_MF.T @ left_M - RIDGE * (weight_F - prior_F)
         hessian_FF = (z_MF.T @ scaled_MF).astype(np.float64) + RIDGE * np.eye(weight_F.size)
         hessian_FF -= both_SF.T @ (both_SF / own_S[:, None])
         step_F = np.linalg.solve(hessian_FF, gradient_F - both_SF.T @ (gradient_S / own_S))
@@ -136,19 +149,25 @@ def learn(
     seen: Impressions,
     params: ValueParams,
     off_F: Bools | None = None,
+    prior_F: Floats | None = None,
     *,
     validate: Callable[[PositionNet], float] | None = None,
     stop_after: int | None = None,
     checkpoints: Path | None = None,
     progress: Progress = quiet,
 ) -> tuple[PositionNet, Curves]:
-    """Fit on impressions without the features of `off_F`; with `validate` (higher is better) the best net is kept."""
+    """Fit on impressions without the features of `off_F`; with `validate` (higher is better) the best net is kept.
+
+    `prior_F`: what the columns weigh before anybody clicked.
+    """
     torch.manual_seed(params.net.seed)
     net = PositionNet(seen.x_NKF.shape[2], params.net)
     net.ranker.measure(Lists(seen.x_NKF, np.zeros(seen.real_NK.shape, np.float32), seen.real_NK))
+    if prior_F is not None:  # on the first day of a log nothing has an appeal yet
+        net.ranker.scale_F[torch.from_numpy(prior_F > 0) & (net.ranker.scale_F == 0)] = 1.0
     if off_F is not None:
         net.ranker.scale_F[torch.from_numpy(off_F)] = 0.0
-    net.start(seen)
+    net.start(seen, prior_F)
     linear = copy.deepcopy(net.state_dict())
     least = -math.inf if validate is None else validate(net)
     x_NKF, real_NK = torch.from_numpy(seen.x_NKF), torch.from_numpy(seen.real_NK)

@@ -14,18 +14,18 @@ from flows.sabotage import shuffled
 from models.appeal import Shown
 from models.blank import unranked
 from models.calibration import Calibration
-from models.columns import feature_names
+from models.columns import SHOWN_MORE, feature_names
 from models.history import Action, UserState
 from models.homepage import HomepageModel
 from models.items import ItemTable
 from models.live_signals import SIGNALS, knows_clicks, prior
 from models.log import ActionLog
 from models.ope.log import Bools
-from models.policy.impressions import Impressions, Page, People, impressions, pages_of
+from models.policy.impressions import Floats, Impressions, Page, People, impressions, pages_of
 from models.policy.plackett_luce import PlackettLuceParams
 from models.policy.proof import scores_of_shown, slot_probabilities, target_probabilities
 from models.policy.recipe import CHAMPION, SERVED, PolicyParams, _calibrated, learn_policy
-from models.policy.value import PositionNet, ValueParams, held_out, learn, worth_of_clicks
+from models.policy.value import PositionNet, ValueParams, held_out, learn, linear_clicks, prior_weights, worth_of_clicks
 from models.ranker import RankerNet, RankerParams
 from models.signals import Knowledge
 from models.simulator import SimulatorParams, generate
@@ -111,6 +111,35 @@ def test_it_learns_more_than_positions(seen: Impressions) -> None:
     assert held_out(net, late) >= held_out(linear, late) > held_out(blank, late)
     worth = worth_of_clicks(early, params)
     assert worth.base >= params.click and worth.slope > 0
+
+
+def test_a_small_log_leaves_the_prior_and_a_large_one_overrules_it() -> None:
+    rng = np.random.default_rng(0)
+    prior_F, true_F = np.array([1.0, 0.0, 0.0]), np.array([0.4, -0.5, 0.0])
+    look_S = np.array([0.0, -2.0, -2.5, -3.0])
+
+    def fitted(n: int) -> tuple[Floats, Floats]:
+        z_MF = rng.normal(size=(n, 3)).astype(np.float32)
+        place_M = rng.integers(1, 4, n)
+        chance_M = 1 / (1 + np.exp(-(z_MF @ true_F + look_S[place_M])))
+        return linear_clicks(z_MF, place_M, rng.random(n) < chance_M, prior_F)
+
+    few_F, _ = fitted(50)
+    np.testing.assert_allclose(few_F, prior_F, atol=0.02)
+    many_F, bias_S = fitted(400_000)
+    np.testing.assert_allclose(many_F, true_F, atol=0.05)
+    np.testing.assert_allclose(bias_S[1:4] - bias_S[1], look_S[1:] - look_S[1], atol=0.05)
+
+
+def test_what_is_in_log_odds_already_is_believed_until_clicks_say_otherwise(data: Data, seen: Impressions) -> None:
+    """From a day's pages of a shop; on the first day nothing has an appeal yet."""
+    at_N = np.arange(len(seen.x_NKF))
+    first, second, late = (_rows(seen, part_N) for part_N in (at_N < 150, (at_N >= 300) & (at_N < 500), at_N >= 600))
+    names = feature_names(Knowledge.fit(data.log, data.items, data.log.time_us[-1]))
+    off_F = np.array([name.startswith(SHOWN_MORE) for name in names])
+    for early in (first, second):
+        known, ignorant = (learn(early, ValueParams(), off_F, prior_F)[0] for prior_F in (prior_weights(names), None))
+        assert held_out(known, late) > held_out(ignorant, late) + 1e-3
 
 
 def test_an_item_that_pages_rarely_showed_is_what_its_like_are_and_not_what_pages_are_full_of(data: Data) -> None:
