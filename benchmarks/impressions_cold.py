@@ -18,9 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from features.schema import Events, ItemVectors, Slates
-from models.calibration import Calibration
-from models.columns import feature_names
-from models.homepage import HomepageModel
+from models.blank import unlearned
 from models.impressions.columns import Catalogue, Floats, average_clicks, columns
 from models.impressions.modalities import with_modalities
 from models.impressions.pages import NO_ITEM, Ints, Pages
@@ -31,7 +29,6 @@ from models.metrics import estimate
 from models.policy.impressions import People
 from models.policy.plackett_luce import PlackettLuceParams
 from models.policy.recipe import PolicyParams, learn_policy
-from models.ranker import RankerNet, RankerParams
 from models.signals import Knowledge
 from models.simulator import Shop, SimulatorParams, simulate_log
 from models.simulator.sessions import DAY_US
@@ -127,8 +124,7 @@ def by_policy(
     for label, some in (("", {}), ("image", {"image": vectors["image"]}), ("noise", {"noise": vectors["noise"]})):
         table = replace(items, vectors=some)
         knowledge = Knowledge.fit(log, table, cut_us)
-        blank = RankerNet(len(feature_names(knowledge)), RankerParams()).eval()
-        judged = HomepageModel(knowledge, blank, Calibration(), cut_us)
+        judged = unlearned(knowledge, cut_us)
         told = learn_policy(slates, events, log, judged, None, PolicyParams(), PlackettLuceParams(), None)
         assert told.model is not None, told.why  # noqa: S101 - the log holds enough
         found[label] = np.stack([told.model.score_items(state, cut_us, new_K).score_C for state in states])

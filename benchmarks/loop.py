@@ -37,8 +37,7 @@ from flows.paths import Home
 from flows.serving import export
 from flows.simulate_day import Client, Visit, catalogue_changes, play_arm, serve_day, values
 from models import recipe
-from models.calibration import Calibration
-from models.columns import feature_names
+from models.blank import unlearned
 from models.gate import PASS, proofs
 from models.history import DAY_US
 from models.homepage import HomepageModel
@@ -46,7 +45,6 @@ from models.items import ItemTable
 from models.log import ActionLog
 from models.policy.plackett_luce import PlackettLuceParams
 from models.policy.recipe import PolicyParams, learn_policy
-from models.ranker import RankerNet, RankerParams
 from models.signals import Knowledge
 from models.simulator import Shop
 from models.simulator.logs import day_tables, play_day
@@ -116,8 +114,7 @@ def night(log: Log, until_us: int, dest: Path, champion: HomepageModel | None) -
     """Learn as the night does (the last day judges), refresh, save."""
     cut = until_us - DAY_US
     knowledge = Knowledge.fit(log.actions, log.items, cut)
-    blank = RankerNet(len(feature_names(knowledge)), RankerParams()).eval()
-    judged = HomepageModel(knowledge, blank, Calibration(), cut)
+    judged = unlearned(knowledge, cut)
     value = replace(PolicyParams().value, max_pages=NIGHT["policy"]["value"]["max_pages"])
     params = replace(PolicyParams(), value=value)
     asked = (log.slates, log.events, log.actions, judged, None, params, PlackettLuceParams(), None)

@@ -46,6 +46,12 @@ def blank_model(items: ItemTable, now_us: int) -> HomepageModel:
     return _ranked_by(HomepageModel(knowledge, RankerNet(1, RankerParams()), Calibration(), now_us), 0.0)
 
 
+def unlearned(knowledge: Knowledge, cut_us: int) -> HomepageModel:
+    """Everything that was counted up to the cut under a ranker that nobody trained: what a policy is learned on."""
+    net = RankerNet(len(feature_names(knowledge)), RankerParams())
+    return HomepageModel(knowledge, net.eval(), Calibration(), cut_us)
+
+
 def unranked(model: HomepageModel) -> HomepageModel:
     """The same knowledge under a ranker that knows popularity alone: for a model that nobody promoted."""
     return _ranked_by(model, POPULARITY)

@@ -160,7 +160,7 @@ def _fit(
         early,
         params,
         off_F,
-        prior_weights(names),
+        params.believed * prior_weights(names),
         validate=lambda one: held_out(one, late),
         checkpoints=checkpoints,
         progress=progress,

@@ -30,7 +30,7 @@ from models.ranker import Lists, RankerNet, RankerParams
 from models.training import Curves, LoopParams, Progress, fit, quiet
 
 POSITIONS = 101
-RIDGE, POSITION_RIDGE, NEWTON = 1000.0, 1.0, 6
+POSITION_RIDGE, NEWTON = 1.0, 6
 PRIOR = {"appeal": 1.0, "taste_of_pages": 0.8}  # weights of what is in log-odds already; tastes are believed a bit less
 
 
@@ -59,6 +59,8 @@ class ValueParams:
     margin: float = 0.35
     rest_of_visit: float = 0.0  # how much what a click brings later in the visit counts; 0: a bandit of one page
     max_pages: int = 20_000  # the newest before the cut
+    ridge: float = 1000.0  # how surely the columns weigh what they weigh before anybody clicked
+    believed: float = 1.0  # of that prior
     net: RankerParams = field(
         default_factory=lambda: RankerParams(batch=64, loop=LoopParams(epochs=3, learning_rate=1e-3, weight_decay=0.05))
     )
@@ -82,7 +84,7 @@ class PositionNet(nn.Module):
         self.position = nn.Embedding(POSITIONS, 1)
         nn.init.zeros_(self.position.weight)
 
-    def start(self, seen: Impressions, prior_F: Floats | None = None) -> None:
+    def start(self, seen: Impressions, ridge: float, prior_F: Floats | None = None) -> None:
         """Begin as the best linear model beside a term for each position; what it switches off stays off.
 
         `prior_F`: weights by unit of a column, 0 where None.
@@ -93,7 +95,7 @@ class PositionNet(nn.Module):
             scale_F = self.ranker.scale_F.numpy().astype(np.float64)
             prior_F = np.zeros(scale_F.size) if prior_F is None else prior_F
             prior_F = np.divide(prior_F, scale_F, out=np.zeros(scale_F.size), where=scale_F > 0)
-            weight_F, bias_S = linear_clicks(z_MF, place_M, seen.clicked_NK[seen.real_NK], prior_F)
+            weight_F, bias_S = linear_clicks(z_MF, place_M, seen.clicked_NK[seen.real_NK], ridge, prior_F)
             for values in (*self.ranker.mlp[-1].parameters(), *self.ranker.linear.parameters()):
                 values.zero_()
             self.ranker.linear.weight[0] = torch.from_numpy(weight_F.astype(np.float32))
@@ -110,7 +112,9 @@ def prior_weights(names: Sequence[str]) -> Floats:
     return np.array([PRIOR.get(name, 0.0) for name in names])
 
 
-def linear_clicks(z_MF: Floats32, place_M: Ints, clicked_M: Bools, prior_F: Floats) -> tuple[Floats, Floats]:
+def linear_clicks(
+    z_MF: Floats32, place_M: Ints, clicked_M: Bools, ridge: float, prior_F: Floats
+) -> tuple[Floats, Floats]:
     """(F,) weights and a (S,) term of each position: logistic regression by Newton steps, ridge around `prior_F`.
 
     A position that was never shown gets the term of the nearest one that was.
@@ -128,8 +132,8 @@ def linear_clicks(z_MF: Floats32, place_M: Ints, clicked_M: Bools, prior_F: Floa
         for place in np.flatnonzero(shown_S):
             both_SF[place] = scaled_MF[place_M == place].sum(axis=0)
         gradient_S = np.bincount(place_M, left_M, POSITIONS)
-        gradient_F = z_MF.T @ left_M - RIDGE * (weight_F - prior_F)
-        hessian_FF = (z_MF.T @ scaled_MF).astype(np.float64) + RIDGE * np.eye(weight_F.size)
+        gradient_F = z_MF.T @ left_M - ridge * (weight_F - prior_F)
+        hessian_FF = (z_MF.T @ scaled_MF).astype(np.float64) + ridge * np.eye(weight_F.size)
         hessian_FF -= both_SF.T @ (both_SF / own_S[:, None])
         step_F = np.linalg.solve(hessian_FF, gradient_F - both_SF.T @ (gradient_S / own_S))
         weight_F += step_F
@@ -167,7 +171,7 @@ def learn(
         net.ranker.scale_F[torch.from_numpy(prior_F > 0) & (net.ranker.scale_F == 0)] = 1.0
     if off_F is not None:
         net.ranker.scale_F[torch.from_numpy(off_F)] = 0.0
-    net.start(seen, prior_F)
+    net.start(seen, params.ridge, prior_F)
     linear = copy.deepcopy(net.state_dict())
     least = -math.inf if validate is None else validate(net)
     x_NKF, real_NK = torch.from_numpy(seen.x_NKF), torch.from_numpy(seen.real_NK)

@@ -12,7 +12,7 @@ import pytest
 from features.cleaning import clean
 from flows.sabotage import shuffled
 from models.appeal import Shown
-from models.blank import unranked
+from models.blank import unlearned, unranked
 from models.calibration import Calibration
 from models.columns import SHOWN_MORE, feature_names
 from models.history import Action, UserState
@@ -26,7 +26,6 @@ from models.policy.plackett_luce import PlackettLuceParams
 from models.policy.proof import scores_of_shown, slot_probabilities, target_probabilities
 from models.policy.recipe import CHAMPION, SERVED, PolicyParams, _calibrated, learn_policy
 from models.policy.value import PositionNet, ValueParams, held_out, learn, linear_clicks, prior_weights, worth_of_clicks
-from models.ranker import RankerNet, RankerParams
 from models.signals import Knowledge
 from models.simulator import SimulatorParams, generate
 from models.simulator.pages import PlackettLucePages
@@ -107,7 +106,7 @@ def test_it_learns_more_than_positions(seen: Impressions) -> None:
     blank, _ = learn(early, params, np.ones(early.x_NKF.shape[2], np.bool_), stop_after=1)
     linear = PositionNet(early.x_NKF.shape[2], params.net)
     linear.load_state_dict(net.state_dict())
-    linear.start(early)
+    linear.start(early, params.ridge)
     assert held_out(net, late) >= held_out(linear, late) > held_out(blank, late)
     worth = worth_of_clicks(early, params)
     assert worth.base >= params.click and worth.slope > 0
@@ -122,7 +121,7 @@ def test_a_small_log_leaves_the_prior_and_a_large_one_overrules_it() -> None:
         z_MF = rng.normal(size=(n, 3)).astype(np.float32)
         place_M = rng.integers(1, 4, n)
         chance_M = 1 / (1 + np.exp(-(z_MF @ true_F + look_S[place_M])))
-        return linear_clicks(z_MF, place_M, rng.random(n) < chance_M, prior_F)
+        return linear_clicks(z_MF, place_M, rng.random(n) < chance_M, 1000.0, prior_F)
 
     few_F, _ = fitted(50)
     np.testing.assert_allclose(few_F, prior_F, atol=0.02)
@@ -284,5 +283,4 @@ def fit_judged(data: Data) -> HomepageModel:
     """An untrained ranker over what was known on the last day but one."""
     cut = int(np.quantile(data.log.time_us, 0.8))
     knowledge = Knowledge.fit(data.log, data.items, cut)
-    net = RankerNet(len(feature_names(knowledge)), RankerParams())
-    return HomepageModel(knowledge, net.eval(), Calibration(), cut)
+    return unlearned(knowledge, cut)
