@@ -20,13 +20,14 @@ import numpy as np
 
 from benchmarks.ope_obd import print_obd
 from benchmarks.ope_shop import Corner, Sample
-from models.ope import ESTIMATORS, OpeParams, Rounds, SlotLog, estimate, faults, judge
+from models.ope import ESTIMATORS, OpeParams, Rounds, SlotLog, compare, estimate, faults, judge
 from models.ope.estimators import CLAIMS_COVERAGE, Floats
 from models.ope.regression import cross_fitted
 from models.ope.slates import ASSUMES, cascade_dr, iips, rips, sips
 
 PAGES = 4_000
 IMPRESSIONS = 50_000
+ORDERED = 2_500  # pages that judge in a retrain
 BROKEN = {
     "": "every assumption holds",
     "cascade": "shoppers leave after a click",
@@ -134,6 +135,35 @@ def gate(change: float, runs: int, impressions: int = IMPRESSIONS, seed: int = 0
     return {verdict: told.count(verdict) / runs for verdict in ("pass", "cannot tell", "refuse")}
 
 
+def order_gate(change: float, runs: int, steep: float = 1.0, pages: int = ORDERED, seed: int = 0) -> dict[str, float]:
+    """Shares of verdicts by the order of what was shown, of an order worth 1 + `change` of the served one, exactly.
+
+    The order is that of the truth on some pages and its reverse on the others. `steep`: the looks that the test
+    believes in are the true ones to this power.
+    """
+    corner = Corner(slots=4, seed=seed)
+    served, true = 0.5 * corner.popular_BC, corner.attract_BC
+    log_BPK = corner.slot_probabilities(served)
+
+    def worth(score_BC: Floats) -> float:
+        order_BPK = np.argsort(-score_BC[:, corner.page_PK], axis=2)
+        true_BPK = np.take_along_axis(true[:, corner.page_PK], order_BPK, axis=2)
+        return float((log_BPK.prod(axis=2) * (true_BPK * corner.look_K).sum(axis=2)).sum(axis=1).mean())
+
+    right = ((1 + change) * worth(served) - worth(-true)) / (worth(true) - worth(-true))
+    assert 0 <= right <= 1, f"no order is worth {change:+.0%}"  # noqa: S101 - asked of a benchmark
+    look_S = np.concatenate([[1.0], corner.look_K**steep])
+    params, told = OpeParams(alpha=OpeParams.alpha / 2), []  # half of the error: the weights have the other half
+    for run in range(runs):
+        rng = np.random.default_rng([seed, 8, run])
+        sample = corner.draw(log_BPK, pages, rng)
+        at = (sample.context_N[:, None], corner.page_PK[sample.page_N])
+        sign_N1 = np.where(rng.random(pages) < right, 1.0, -1.0)[:, None]
+        log = corner.log(sample, log_BPK, served)
+        told.append(compare(log, (sign_N1 * true[at]).ravel(), served[at].ravel(), look_S, params, 0.0).verdict)
+    return {verdict: told.count(verdict) / runs for verdict in ("pass", "cannot tell", "refuse")}
+
+
 def spoilt(kind: str, pages: int = 20_000, seed: int = 0) -> tuple[SlotLog, Floats]:
     """A log of the corner with a planted fault, and the target's probabilities of its slots."""
     corner = Corner(slots=4, seed=seed)
@@ -190,6 +220,12 @@ def print_gate(runs: int) -> None:
     for change in (-0.1, 0.0, 0.1, 0.3):
         shares = gate(change, runs)
         print(f"{change:+5.0%}  " + "  ".join(f"{name} {share:6.1%}" for name, share in shares.items()))
+    print(f"simulated: the second chance of a first policy, over {runs} runs of {ORDERED:,} pages of four")
+    for steep, looks in ((1.0, "looks as they are"), (1.5, "looks that fall too steeply")):
+        for change in (-0.1, 0.0, 0.05):
+            shares = order_gate(change, runs, steep)
+            told = "  ".join(f"{name} {share:6.1%}" for name, share in shares.items())
+            print(f"order {change:+5.0%}, {looks}: {told}")
 
 
 def print_faults() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.ope import BROKEN, FAULTS, coverage, gate, spoilt
+from benchmarks.ope import BROKEN, FAULTS, coverage, gate, order_gate, spoilt
 from features.errors import UsageError
 from models.ope import Rounds, SlotLog, assay, compare, estimate, judge, looks, lower_bound
 from models.ope.assay import followed, without
@@ -47,6 +47,14 @@ def test_the_gate_lets_better_policies_in_and_no_others(change: float, least: fl
 def test_an_equal_policy_hardly_ever_passes() -> None:
     assert gate(0.0, 12, impressions=8_000)["pass"] <= 1 / 12
     assert gate(0.3, 4)["pass"] == 1
+
+
+@pytest.mark.parametrize("steep", [1.0, 1.5])  # also where looks are believed to fall more steeply than they do
+@pytest.mark.parametrize(("change", "least", "most"), [(0.0, 0.0, 0.05), (-0.1, 0.0, 0.0), (0.05, 0.85, 1.0)])
+def test_the_second_chance_lets_better_orders_in_and_no_others(
+    change: float, least: float, most: float, steep: float
+) -> None:
+    assert least <= order_gate(change, 100, steep)["pass"] <= most
 
 
 @pytest.mark.parametrize("kind", FAULTS)
