@@ -48,7 +48,7 @@ class Visitor:
     now: Snapshot
     state: UserState
     stale: bool
-    moment: recommender.Moment
+    passed: IntArray  # items that this visit was shown already
 
 
 def look_up(runtime: Runtime, request: HomepageRequest, now_us: int) -> Visitor:
@@ -61,14 +61,13 @@ def look_up(runtime: Runtime, request: HomepageRequest, now_us: int) -> Visitor:
 def _visitor(runtime: Runtime, now: Snapshot, request: HomepageRequest, now_us: int) -> Visitor:
     known = now.items.index if now.may_personalize(request.user_id) else {}
     passed = runtime.live.passed(runtime.log, request.user_id, request.session_id, known)
-    moment = recommender.Moment(passed, runtime.load.hurried)
-    return Visitor(now, *runtime.state(now, request.user_id, request.session_id, now_us), moment)
+    return Visitor(now, *runtime.state(now, request.user_id, request.session_id, now_us), passed)
 
 
 def stranger(runtime: Runtime) -> Visitor:
     """Somebody of whom the stores did not tell in time."""
     now = ready(runtime)
-    return Visitor(now, UserState.build(None, [], now.items.index), True, recommender.CALM)
+    return Visitor(now, UserState.build(None, [], now.items.index), True, recommender.NONE)
 
 
 def homepage(runtime: Runtime, request: HomepageRequest, now_us: int, who: Visitor | None = None) -> Json:
@@ -96,7 +95,8 @@ def _homepage(
     runtime: Runtime, who: Visitor, request: HomepageRequest, now_us: int, told: list[Any], **marks: bool
 ) -> Json:
     now, state = who.now, who.state
-    page = recommender.page(now, state, request.exclude, request.page_size, now_us, np.random.default_rng(), who.moment)
+    rng = np.random.default_rng()
+    page = recommender.page(now, state, request.exclude, request.page_size, now_us, rng, who.passed)
     fallback = page.fallback or ("stale" if who.stale else None)
     ids = now.items.item_ids
     slots = [(s.module, s.position, ids[s.item], s.score, s.propensity, s.explored, False) for s in page.slots]

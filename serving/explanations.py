@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from models.history import TYPE_WEIGHT, UserState
+from models.history import UserState
 from models.homepage import HomepageModel
 from models.live_signals import NAMES
 from models.policy import FloatArray
 from models.taste import Taste
+from serving.recommender import touched
 
 
 def keep_state(state: UserState, item_ids: Sequence[str]) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def explain(model: HomepageModel | None, slate: dict[str, Any], item_id: str, se
     at = model.items.index.get(item_id) if model else None
     if model is not None and at is not None:
         state, as_of = read_state(slate["state"], model.items.index), model.as_of(served_us)
-        own = {model.items.item_ids[item] for item in state.item_P[TYPE_WEIGHT[state.type_P] > 0].tolist()}
+        own = {model.items.item_ids[item] for item in touched(state)}
         for cause in [] if state.is_stranger else model.because(state, at, as_of):
             if cause.item_id in own:
                 row = {"item_id": cause.item_id, "event_type": cause.event_type, "weight": float(cause.weight)}

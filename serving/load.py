@@ -1,11 +1,9 @@
 """How much is at work in this worker, and whether one more may come in.
 
 Choices. A short burst may wait in a long line; a line that never empties may only be short, because a longer one serves
-nobody sooner. While it stays half as long as it may, pages are made in a hurry, so that more people get one. A request
-counts from when it has been read: hundreds may be read in one turn of the event loop, before the first of them gets to
-work.
-Sources: Nichols and Jacobson (2012), CoDel, with the length of the line in place of its delay, which is known before a
-request waits; Klein et al. (2014), Brownout.
+nobody sooner. Source: Nichols and Jacobson (2012), CoDel, with the length of the line in place of its delay, which is
+known before a request waits. A request counts from when it has been read: hundreds may be read in one turn of the
+event loop, before the first of them gets to work.
 """
 
 from __future__ import annotations
@@ -52,16 +50,9 @@ class Load:
     def full(self) -> bool:
         """Whether one more would only wait."""
         line = self.busy + self.coming
-        return line >= self.standing and (line >= self.burst or self._stands)
-
-    @property
-    def hurried(self) -> bool:
-        """Whether many have been waiting for a while."""
-        return 2 * (self.busy + self.coming) >= self.standing and self._stands
-
-    @property
-    def _stands(self) -> bool:
-        return time.monotonic() - self._emptied > GRACE_S
+        if line < self.standing:
+            return False
+        return line >= self.burst or time.monotonic() - self._emptied > GRACE_S
 
     def __enter__(self) -> None:
         if coming := COMING.get():

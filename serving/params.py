@@ -39,7 +39,6 @@ class ServingParams:
     """Defaults of the service; see each field's use."""
 
     candidates: int = 500
-    hurried: float = 0.3  # share of each source's candidates that a page looks at while many have to wait
     module_size: int = 6
     temperature: float = PlackettLuceParams.temperature
     floor: float = PlackettLuceParams.floor

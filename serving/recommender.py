@@ -14,11 +14,11 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from models.history import PURCHASE, TYPE_CODE, Action, UserState
+from models.history import PURCHASE, TYPE_CODE, TYPE_WEIGHT, Action, UserState
 from models.homepage import Ranking
 from models.live_signals import NAMES, signals, sources
 from models.page import FILLER, PlacedSlot, Pool
@@ -58,17 +58,6 @@ class Page:
     sources: Counter[str]
     reasons: dict[str, str]  # by module
     signal_SF: FloatArray  # by slot, what its score was made of
-
-
-@dataclass(frozen=True)
-class Moment:
-    """What is of this request alone: items that its visit was shown already, and whether many wait for their pages."""
-
-    passed: IntArray = field(default_factory=lambda: NONE)
-    hurried: bool = False
-
-
-CALM = Moment()
 
 
 @dataclass(frozen=True)
@@ -117,27 +106,24 @@ def score_items(snapshot: Snapshot, state: UserState, index_C: IntArray, now_us:
 
 
 def _rank(
-    snapshot: Snapshot, state: UserState, open_I: BoolArray, now_us: int, n: int, moment: Moment = CALM
+    snapshot: Snapshot, state: UserState, open_I: BoolArray, now_us: int, n: int, passed: IntArray = NONE
 ) -> Candidates:
     """The best n of all sources by the final score."""
     if not open_I.any():
         return NOBODY
     near_I = snapshot.learned.neighbours(state, False)
-    found = _found(snapshot, state, open_I, near_I, now_us, moment.hurried)
-    score_C, signal_CF = score(snapshot, state, found, near_I, moment.passed)
+    found = _found(snapshot, state, open_I, near_I, now_us)
+    score_C, signal_CF = score(snapshot, state, found, near_I, passed)
     best = np.argsort(-score_C, kind="stable")[:n]
     return Candidates(found.index_C[best], score_C[best], found.source_C[best], signal_CF[best], None)
 
 
-def _found(
-    snapshot: Snapshot, state: UserState, open_I: BoolArray, near_I: FloatArray, now_us: int, hurried: bool
-) -> Ranking:
+def _found(snapshot: Snapshot, state: UserState, open_I: BoolArray, near_I: FloatArray, now_us: int) -> Ranking:
     """What the model says; read once a snapshot for everybody of whom nothing is known, whenever they come."""
     unknown = state.is_stranger and not state.n_sessions
     if unknown and snapshot.strangers and np.array_equal(snapshot.strangers[0][0], open_I):
         return snapshot.strangers[0][1]
-    model = snapshot.hurried if hurried and not unknown else snapshot.model
-    new_I = snapshot.items.listed_at_I > snapshot.new_after_us
+    model, new_I = snapshot.model, snapshot.items.listed_at_I > snapshot.new_after_us
     found = model.rank(state, model.as_of(now_us), open_I, EVERY, sources(snapshot.learned, near_I, open_I, new_I))
     if unknown:
         snapshot.strangers[:] = [(open_I, found)]
@@ -145,13 +131,13 @@ def _found(
 
 
 def candidates(
-    snapshot: Snapshot, state: UserState, eligible_I: BoolArray, now_us: int, least: int, moment: Moment = CALM
+    snapshot: Snapshot, state: UserState, eligible_I: BoolArray, now_us: int, least: int, passed: IntArray = NONE
 ) -> Candidates:
     """The ranking, filled up to `least` with popular items; popularity alone where the model fails."""
     open_I = eligible_I & ~snapshot.composer.rules.excluded_I
     failed, size = False, max(snapshot.params.candidates, least)
     try:
-        found = _rank(snapshot, state, open_I, now_us, size, moment)
+        found = _rank(snapshot, state, open_I, now_us, size, passed)
     except Exception as error:  # the page must come; the fault is logged and counted as a fallback
         logger.exception("ranking failed: %s", type(error).__name__, exc_info=error)
         found, failed = NOBODY, True
@@ -252,11 +238,14 @@ def page(
     page_size: int,
     now_us: int,
     rng: np.random.Generator,
-    moment: Moment = CALM,
+    passed: IntArray = NONE,
 ) -> Page:
-    """The page for one request; exactly page_size slots unless fewer items are eligible."""
+    """The page for one request; exactly page_size slots unless fewer items are eligible.
+
+    `passed` are items that this visit was shown already.
+    """
     eligible_I = eligible(snapshot, exclude, state, now_us)
-    found = candidates(snapshot, state, eligible_I, now_us, page_size + len(snapshot.rules.pin), moment)
+    found = candidates(snapshot, state, eligible_I, now_us, page_size + len(snapshot.rules.pin), passed)
     pools = modules(snapshot, found, state, now_us, page_size)
     filler = _subset(found, np.ones(found.index_C.size, dtype=np.bool_), FILLER, "More to discover", page_size)
     slots, hits = snapshot.composer.compose(pools, filler, eligible_I, page_size, rng)
@@ -298,3 +287,8 @@ def why_not(snapshot: Snapshot, state: UserState, item_id: str, now_us: int, pag
     if rank <= page_size // 2:
         return f"{item_id} is shown on most pages: rank {rank} of {found.index_C.size}, score {score:.3f}{moved}"
     return f"{item_id} is eligible, but its score {score:.3f} gives it rank {rank} of {found.index_C.size}{moved}"
+
+
+def touched(state: UserState) -> set[int]:
+    """Items that say something about what this person wants."""
+    return set(state.item_P[TYPE_WEIGHT[state.type_P] > 0].tolist())

@@ -9,10 +9,8 @@ online orders the page.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import numpy as np
 
@@ -23,7 +21,6 @@ from models.live_signals import Learned, live_sums, new_after, on_items
 from models.page import Composer, PageParams
 from models.policy import BoolArray, FloatArray, IntArray
 from models.policy.plackett_luce import PlackettLuce, PlackettLuceParams
-from models.retrieval import RetrievalParams
 from models.rules import ItemFacts, Rules, compile_rules
 from serving.catalogue import Patch, patched
 from serving.learning import Learning
@@ -53,12 +50,6 @@ class Snapshot:
     near: dict[int, IntArray] = field(default_factory=dict)  # filled as visitors come; only ever grows
     # What the model says to people of whom nothing is known, and of which items: the same for all of them.
     strangers: list[tuple[BoolArray, Ranking]] = field(default_factory=list, init=False, compare=False)
-
-    @cached_property
-    def hurried(self) -> HomepageModel:
-        """The model with a share of each source's candidates, for pages that many wait for."""
-        sizes = {name: math.ceil(self.params.hurried * size) for name, size in vars(self.model.retrieval).items()}
-        return replace(self.model, retrieval=RetrievalParams(**sizes))
 
     @property
     def version(self) -> str:

@@ -163,23 +163,6 @@ def test_a_burst_may_wait_in_a_long_line_and_a_standing_line_is_short(monkeypatc
     assert load.full
 
 
-def test_pages_hurry_while_many_wait_and_not_in_a_burst(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 100.0
-    monkeypatch.setattr(load_module.time, "monotonic", lambda: now)
-    load = Load(burst=8, standing=4)
-    load.__enter__()
-    load.__enter__()
-    assert not load.hurried  # a burst
-    now += 1.0
-    assert load.hurried and not load.full
-    load.__exit__()
-    assert not load.hurried  # hardly anybody waits
-    load.__exit__()
-    load.__enter__()
-    load.__enter__()
-    assert not load.hurried  # the line had been empty
-
-
 def test_broken_http_and_a_wrong_clock_are_problems_of_the_served_bento(service: str, client: httpx.Client) -> None:
     with socket.create_connection(("127.0.0.1", int(service.rsplit(":", 1)[1]))) as raw:
         raw.sendall(b"FOO /v1/homepage HTTP/1.1\r\nhost: x\r\n\r\n")

@@ -18,7 +18,7 @@ from models.taste import Taste
 from serving import explanations
 from serving.catalogue import Patch
 from serving.params import ServingParams
-from serving.recommender import Moment, page, why_not
+from serving.recommender import page, why_not
 from serving.snapshot import Snapshot, build, needs_more, stock_changed
 
 
@@ -74,20 +74,6 @@ def test_a_stranger_gets_no_personal_module(shop: Snapshot, now: int) -> None:
     modules = shown(shop, person(shop, now), now)
     assert not {"because_you_viewed", "buy_again"} & set(modules)
     assert sum(map(len, modules.values())) == 24
-
-
-def test_a_hurried_page_is_whole_and_looks_at_fewer_candidates(shop: Snapshot, now: int) -> None:
-    hurry = Moment(hurried=True)
-    state = person(shop, now, ("i100", "purchase"), ("i131", "view"))
-    calm, fast = (page(shop, state, [], 24, now, np.random.default_rng(0), moment) for moment in (Moment(), hurry))
-    assert fast.candidate_count < calm.candidate_count
-    assert fast.fallback is None and len({slot.item for slot in fast.slots}) == 24
-    assert {slot.module for slot in fast.slots} == {slot.module for slot in calm.slots}
-    everything = page(shop, state, [], 100, now, np.random.default_rng(0), hurry)
-    assert len({slot.item for slot in everything.slots}) == 100
-    nobody = person(shop, now)  # ranked once for all of them: no hurry
-    whole = page(shop, nobody, [], 24, now, np.random.default_rng(0))
-    assert page(shop, nobody, [], 24, now, np.random.default_rng(0), hurry).candidate_count == whole.candidate_count
 
 
 def test_a_page_is_short_only_where_items_are(shop: Snapshot, now: int) -> None:
