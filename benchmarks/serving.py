@@ -6,11 +6,12 @@
 
 Choices. Requests leave on a fixed schedule whatever the answers do, and a latency counts from the scheduled time, so
 that a stall is not hidden by a client that waits (no coordinated omission). Capacity is found first, closed-loop; the
-open-loop runs are at half of it and at 1, 2, 5 and 10 times it, and for these it is found again before and after each,
-because a shared machine's speed moves by a third within a minute. The client shares the machine's cores with the
-service, and at many times the capacity it needs one for itself. Half of the sessions have a history of five events,
-which are posted first, in batches of 100. `--items` fills the catalogue up with made items; so many popular items are
-added to the model's own sources that it ranks at least `--candidates`.
+open-loop runs are at half of it and at 1, 2, 5 and 10 times it. A shared machine's speed moves by a third within a
+minute, so these last are cut into slices of two seconds, each behind a slice that finds the capacity of that moment:
+goodput is what was answered within the slices, over what could have been, with an interval over the pairs. The client
+shares the machine's cores with the service, and at many times the capacity it needs one for itself. Half of the
+sessions have a history of five events, which are posted first, in batches of 100. `--items` fills the catalogue up with
+made items; so many popular items are added to the model's own sources that it ranks at least `--candidates`.
 """
 
 from __future__ import annotations
@@ -37,10 +38,12 @@ from flows.online import bring_online
 from flows.paths import Home
 from models.homepage import HomepageModel
 from models.items import ItemRow
+from models.metrics import estimate
 from serving.package import build_bento, served
 
 CONNECTIONS = 256
 SESSIONS = 1000
+SLICE_S = 2.0
 
 
 @dataclass
@@ -48,11 +51,19 @@ class Result:
     """Latencies in milliseconds by status."""
 
     seconds: float = 0.0
+    within: int = 0  # pages that were there by the end of it
     latency_ms: dict[int, list[float]] = field(default_factory=dict)
 
     def add(self, status: int, milliseconds: float) -> None:
         """One answer."""
         self.latency_ms.setdefault(status, []).append(milliseconds)
+
+    def join(self, other: Result) -> None:
+        """Another slice of the same load."""
+        self.seconds += other.seconds
+        self.within += other.within
+        for status, found in other.latency_ms.items():
+            self.latency_ms.setdefault(status, []).extend(found)
 
     def line(self, name: str) -> str:
         """One row of the table."""
@@ -157,7 +168,7 @@ async def closed_loop(host: str, port: int, seconds: float, make: object, client
         connection = Connection(host, port)
         while time.perf_counter() < end:
             status = await connection.ask(make())  # type: ignore[operator]
-            done += status > 0
+            done += status > 0 and time.perf_counter() < end
 
     await asyncio.gather(*(one() for _ in range(clients)))
     return done / seconds
@@ -174,7 +185,9 @@ async def open_loop(host: str, port: int, rate: float, seconds: float, make: obj
     async def one(due: float) -> None:
         connection = free.pop() if free else Connection(host, port)
         status = await connection.ask(make())  # type: ignore[operator]
-        result.add(status if status != 404 else 200, (time.perf_counter() - due) * 1e3)
+        now = time.perf_counter()
+        result.add(status if status != 404 else 200, (now - due) * 1e3)
+        result.within += status == 200 and now <= start + seconds
         free.append(connection)
 
     for number in range(int(rate * seconds)):
@@ -230,13 +243,15 @@ async def measure(host: str, port: int, seconds: float, returning: Returning | N
     half = await open_loop(host, port, capacity / 2, seconds, homepage)
     print(half.line("homepage, 0.5x capacity"), flush=True)
     for factor in (1.0, 2.0, 5.0, 10.0):
-        before = await closed_loop(host, port, seconds / 4, homepage)
-        result = await open_loop(host, port, before * factor, seconds, homepage)
-        await asyncio.sleep(1)
-        beside = (before + await closed_loop(host, port, seconds / 4, homepage)) / 2
-        goodput = len(result.latency_ms.get(200, [])) / seconds / beside
-        told = f"  goodput {goodput:.0%} of the capacity beside it ({beside:.0f}/s)"
-        print(result.line(f"homepage, {factor:g}x capacity") + told, flush=True)
+        whole, pairs = Result(), []
+        for _ in range(max(3, round(seconds / SLICE_S))):
+            could = await closed_loop(host, port, SLICE_S, homepage)
+            slice_ = await open_loop(host, port, could * factor, SLICE_S, homepage)
+            pairs.append(slice_.within / SLICE_S / could)
+            whole.join(slice_)
+        told = estimate(np.array(pairs))
+        goodput = f"  goodput {told.mean:.0%} [{told.low:.0%}, {told.high:.0%}] of the capacity beside it"
+        print(whole.line(f"homepage, {factor:g}x capacity") + goodput, flush=True)
     after = await open_loop(host, port, capacity / 2, seconds, homepage)
     print(after.line("homepage, 0.5x, afterwards"), flush=True)
     if returning is not None:
