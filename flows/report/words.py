@@ -69,9 +69,14 @@ def of(facts: Json) -> Json:
     """All sentences."""
     return {
         "verdict": _verdict(facts),
+        "decides": "the off-policy proof decides" if _proof(facts) else "the yardsticks decide",
         "scores": _scores(facts),
         "question": _question(facts),
-        "against": [_against(one) for one in facts["models"] if one["name"] in ("champion", "lightgbm")],
+        "against": [
+            _against(one, _proof(facts) is not None)
+            for one in facts["models"]
+            if one["name"] in ("champion", "lightgbm")
+        ],
         "sequence": _sequence(facts),
         "cannot_teach": [_cannot_teach(one) for one in _shut(facts) if one["name"] in CANNOT_TEACH],
         "policy": _policy(facts),
@@ -95,10 +100,23 @@ def _shut(facts: Json) -> list[Json]:
     return [tier for tier in facts["data"]["tiers"] if not tier["open"]]
 
 
+def _proof(facts: Json) -> Json | None:
+    """The off-policy judgement of a learned page policy: where there is one, lists of next visits do not decide."""
+    learned: Json = facts["policy"]["learned"]
+    found: Json | None = learned["proof"] if learned["learned"] else None
+    return found
+
+
+def _rival(learned: Json) -> str:
+    """Whose order it was compared with; runs of before had champions only."""
+    return str(learned.get("rival", "champion"))
+
+
 def _verdict(facts: Json) -> str:
     rules, failed = len(facts["gates"]), [gate["rule"] for gate in facts["gates"] if gate["verdict"] != PASS]
     if not failed:
-        kind = ", as a first model (there is no champion; the yardsticks decided)"
+        decided = "the off-policy proof" if _proof(facts) else "the yardsticks"
+        kind = f", as a first model (there is no champion; {decided} decided)"
         return f"Pass{kind if facts['verdict']['kind'] == 'bootstrap' else ''}: all {rules} rules of the gate hold."
     said = "Cannot tell, which is a refusal" if facts["verdict"]["verdict"] == CANNOT_TELL else "Refused"
     return f"{said}: {len(failed)} of {rules} rules of the gate did not hold ({', '.join(failed)})."
@@ -109,11 +127,19 @@ def _scores(facts: Json) -> str:
     rivals = [one for one in facts["models"] if one["name"] not in ("challenger", "counting", "without_sequence")]
     beside = _named(facts, "champion") or max(rivals, key=lambda one: float(one["metrics"][DECIDING]["mean"]))
     mine = facts["models"][0]["metrics"][DECIDING]
-    return (
-        f"On the next visits of {facts['users']:,} users, none of which it learned from, its NDCG@10 is"
+    lists = (
+        f"n the next visits of {facts['users']:,} users, none of which it learned from, its NDCG@10 is"
         f" {estimate(mine)}; that of {beside['label']} is {estimate(beside['metrics'][DECIDING])}; paired difference"
         f" {difference(beside['challenger_minus'][DECIDING])}."
     )
+    proof, order = _proof(facts), facts["policy"]["learned"].get("against")
+    if proof is None:
+        return f"O{lists}"
+    said = f"Value of a page against the logging policy: {proof['verdict']}, {'; '.join(proof['reasons'])}. "
+    if order:
+        rival = ORDERS[_rival(facts["policy"]["learned"])]
+        said += f"Order of what was shown against {rival}: {order['verdict']}, {'; '.join(order['reasons'])}. "
+    return f"{said}Told, not judged, since what is clicked next follows what was shown: o{lists}"
 
 
 def _question(facts: Json) -> str:
@@ -124,9 +150,12 @@ def _question(facts: Json) -> str:
     return "Is the data or the model at fault? There is nothing to promote; what serves now goes on serving."
 
 
-def _against(one: Json) -> str:
+def _against(one: Json, only_told: bool) -> str:
     """Whether the challenger beats a rival, in words."""
     value = one["challenger_minus"][DECIDING]
+    if only_told and value["low"] <= 0:
+        place = "behind" if value["high"] < 0 else "not surely ahead of"
+        return f"In lists of next visits, which do not decide here, it is {place} {one['label']}: {difference(value)}."
     if value["low"] > 0:
         return f"The challenger beats {one['label']}: NDCG@10 {difference(value)}."
     if value["high"] < 0:
@@ -186,8 +215,8 @@ def _policy(facts: Json) -> list[str]:
     )
     if against := learned["against"]:
         told.append(
-            f"Order of what was shown against {ORDERS[learned['rival']]}: {against['verdict']}."
-            f" {'; '.join(against['reasons'])}. {RIVALS[learned['rival']]} What nobody was shown, this cannot tell."
+            f"Order of what was shown against {ORDERS[_rival(learned)]}: {against['verdict']}."
+            f" {'; '.join(against['reasons'])}. {RIVALS[_rival(learned)]} What nobody was shown, this cannot tell."
             " Assumes that a reward is the look at a place times the worth of the item."
         )
     told.append(

@@ -126,6 +126,31 @@ def test_the_page_says_what_the_artifacts_say(artifacts: Artifacts, tmp_path: Pa
     assert re.search(r"none: there is no lock file", text)
 
 
+def test_where_a_page_policy_was_proved_the_lists_of_next_visits_do_not_decide(tmp_path: Path) -> None:
+    told, value = documents(), {"mean": 0.4, "low": 0.3, "high": 0.5, "n": 900}
+    judged = {
+        "verdict": "cannot tell", "reasons": ["too little evidence: 900 pages"], "logging": value, "target": value,
+        "difference": value, "lower_bound": None, "diagnostics": {"pages": 900.0}, "faults": [],
+    }  # fmt: skip
+    order = judged | {"verdict": "pass", "reasons": ["difference +0.0345; surely above 0"], "lower_bound": 0.008}
+    told["policy/policy.json"] |= {
+        "learned": True, "why": "learned from impressions", "proof": judged, "against": order, "rival": "served",
+        "worth": {"base": 0.03, "slope": 0.02, "staying": 0.0},
+    }  # fmt: skip
+    page = write_report(write(tmp_path / "artifacts", told), tmp_path / "out", run=RUN).read_text()
+    text = " ".join(Reader(page).text.split())
+    for said in (
+        "Pass, as a first model (there is no champion; the off-policy proof decided): all 6 rules",
+        "Order of what was shown against the one it was served in: pass, difference +0.0345; surely above 0.",
+        "Told, not judged, since what is clicked next follows what was shown: on the next visits",
+        "In lists of next visits, which do not decide here, it is behind LightGBM",
+        "no row compares with one, and the off-policy proof decides.",
+        "The two verdicts share one error of 5 %.",
+    ):
+        assert said in text, said
+    assert "DOES NOT beat" not in text
+
+
 def test_what_failed_stands_first_and_nothing_is_offered_for_promotion(tmp_path: Path) -> None:
     artifacts = refused(tmp_path / "artifacts")
     page = write_report(artifacts, tmp_path / "out", run=RUN).read_text()
