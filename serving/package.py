@@ -138,6 +138,7 @@ def environment(home: Path, *, workers: int = 1, fallback: bool = False, **more:
         "HOMERANKER_WORKERS": str(workers),
         "HOMERANKER_FALLBACK": "1" if fallback else "0",
         "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",  # what serves stays what was packaged, byte for byte
         **more,
     }
 

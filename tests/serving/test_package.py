@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from features.errors import ArtifactError, UsageError
-from serving.package import build_bento, serve
+from serving.package import build_bento, serve, served
 from serving.params import from_environment, settings
 
 
@@ -46,6 +46,14 @@ def test_it_holds_what_serves_and_no_data(bento: Path) -> None:
         "requirements.txt",
     }
     assert not [name for name in names if name.endswith((".parquet", ".csv", ".pyc", ".pkl", ".db"))]
+
+
+def test_it_stays_what_it_was_while_it_serves(bento: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # as on most machines
+    before = contents(bento)
+    with served(bento, tmp_path / "home"):
+        pass
+    assert contents(bento) == before
 
 
 def test_no_model_no_bento(tmp_path: Path) -> None:
