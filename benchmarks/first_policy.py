@@ -14,14 +14,16 @@ import argparse
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.impressions_truth import fresh_chances
+from benchmarks.loop import laws_of
 from features.cleaning import clean
 from features.schema import Events, Items, Slates
+from flows.loop_params import LoopParams
 from models.blank import unlearned
 from models.history import DAY_US
 from models.items import ItemTable
@@ -34,10 +36,8 @@ from models.policy.value import ValueParams
 from models.signals import Knowledge
 from models.simulator import Shop, SimulatorParams, generate
 from models.simulator.pages import PlackettLucePages
-from models.simulator.truth import Who
 
 PLACES = 24
-OLD_PAGE = 1.5  # weight of popularity in the shop's old page, as in the closed loop
 KINDS = {
     "without a prior": ValueParams(ridge=30.0, believed=0.0),
     "as it ships": ValueParams(),
@@ -48,26 +48,14 @@ def tables_of(params: SimulatorParams) -> dict[str, pa.Table]:
     """What the shop logged of its old page, clean."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        generate(params, folder / "tables", PlackettLucePages(params.items, weight=OLD_PAGE))
+        generate(params, folder / "tables", PlackettLucePages(params.items, weight=LoopParams.old_page_weight))
         clean(folder / "tables", folder / "clean")
         names = (Slates.TABLE, Events.TABLE, Items.TABLE)
         return {table: pq.read_table(folder / "clean" / f"{table}.parquet") for table in names}
 
 
-def worth_of(shop: Shop, users: list[str], item_ids: list[str], day: int) -> Floats:
-    """(U, J) true worth of a look at each item for each shopper who comes for nothing in particular."""
-    place = {name: at for at, name in enumerate(shop.truth.people.user_ids)}
-    index = {name: at for at, name in enumerate(shop.truth.catalogue.item_ids)}
-    user_U = np.array([place[user] for user in users])
-    zeros = np.zeros_like(user_U)
-    who = Who(user_U, day, zeros - 1, zeros, zeros > 0)
-    chances = (shop.truth.fresh(who, index[item]) for item in item_ids)
-    result: Floats = np.concatenate([shop.truth.value(one) for one in chances], axis=1)
-    return result
-
-
 def played(params: SimulatorParams) -> dict[str, float]:
-    """One shop: share of the gap by kind, and how many pages and clicks there were."""
+    """One shop: share of the gap by kind, and how many pages there were."""
     tables, shop = tables_of(params), Shop(params)
     slates, events = tables[Slates.TABLE], tables[Events.TABLE]
     items = ItemTable.from_arrow(tables[Items.TABLE])
@@ -80,7 +68,8 @@ def played(params: SimulatorParams) -> dict[str, float]:
     states = [people.state(user, None, end_us) for user in users]
     judged = unlearned(Knowledge.fit(log, items, end_us), end_us)
     sold_J = np.flatnonzero(judged.knowledge.on_sale(end_us) & (items.listed_at_I < end_us))
-    worth_UJ = worth_of(shop, users, [items.item_ids[item] for item in sold_J.tolist()], params.days - 1)
+    chances = fresh_chances(shop.truth, users, [items.item_ids[item] for item in sold_J.tolist()], params.days - 1)
+    worth_UJ = np.concatenate([shop.truth.value(one) for one in chances], axis=1)
     look_K = shop.truth.examination(np.arange(1, PLACES + 1))
 
     def earned(score_UJ: Floats) -> float:
@@ -91,7 +80,7 @@ def played(params: SimulatorParams) -> dict[str, float]:
     high = earned(worth_UJ)
     told = {"pages": float(len(set(slates[Slates.REQUEST_ID].to_pylist())))}
     for kind, value in KINDS.items():
-        asked: Any = replace(PolicyParams(), value=value, least_pages=50, least_clicks=20, gate_pages=0)
+        asked = replace(PolicyParams(), value=value, least_pages=50, least_clicks=20, gate_pages=0)
         made = learn_policy(slates, events, log, judged, None, asked, PlackettLuceParams(), None)
         assert made.model is not None, made.why  # noqa: S101 - these logs hold enough
         score_UJ = np.stack([made.model.score_items(state, end_us, sold_J).score_C for state in states])
@@ -106,9 +95,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--shop", default="", help="other laws of the shop: names of SimulatorParams that are numbers")
     asked = parser.parse_args()
-    laws: dict[str, Any] = {
-        name: float(value) for name, _, value in (pair.partition("=") for pair in asked.shop.split(",") if pair)
-    }
+    laws = laws_of(asked.shop)
     found = []
     for seed in range(1, asked.seeds + 1):
         size = {"users": asked.users, "sessions_per_day": float(asked.sessions), "days": asked.days}

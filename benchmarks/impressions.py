@@ -210,8 +210,8 @@ def run(params: SimulatorParams, settings: ImpressionParams) -> None:
     with tempfile.TemporaryDirectory(prefix="homeranker-impressions-") as name:
         began = time.perf_counter()
         shop = Shop(params, Path(name))
-        policy = policy_row(shop.clean, shop.items, shop.pages, shop.held_R, shop.judged_R)
         say(f"played, cleaned, {shop.x_RKF.shape} columns in {time.perf_counter() - began:.0f} s")
+        policy = policy_row(shop.clean, shop.items, shop.pages, shop.held_R, shop.judged_R)
     began = time.perf_counter()
     early = ~shop.judged_R
     model, curves = train(

@@ -17,6 +17,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.impressions_truth import fresh_chances
 from features.schema import Events, ItemVectors, Slates
 from models.blank import unlearned
 from models.impressions.columns import Catalogue, Floats, average_clicks, columns
@@ -32,7 +33,6 @@ from models.policy.recipe import PolicyParams, learn_policy
 from models.signals import Knowledge
 from models.simulator import Shop, SimulatorParams, simulate_log
 from models.simulator.sessions import DAY_US
-from models.simulator.truth import Who
 from models.vectors import read_vectors
 
 NEWEST_DAYS = 3
@@ -137,17 +137,12 @@ def run(params: SimulatorParams) -> None:
     items = ItemTable.from_arrow(tables["items"])
     new_K = np.flatnonzero(items.listed_at_I >= cut_us)
     truth = Shop(params).truth
-    place = {name: at for at, name in enumerate(truth.people.user_ids)}
-    users = sorted({user for user in tables[Slates.TABLE][Slates.USER_ID].to_pylist() if user in place})
-    user_U = np.array([place[user] for user in users])
-    index = {name: at for at, name in enumerate(truth.catalogue.item_ids)}
-    zeros = np.zeros_like(user_U)
-    who = Who(user_U, params.days - NEWEST_DAYS, zeros - 1, zeros, zeros > 0)
-    chances = [truth.fresh(who, index[items.item_ids[item]]) for item in new_K.tolist()]
+    users = sorted(set(truth.people.user_ids).intersection(tables[Slates.TABLE][Slates.USER_ID].to_pylist()))
+    chances = fresh_chances(truth, users, [items.item_ids[item] for item in new_K.tolist()], params.days - NEWEST_DAYS)
     click_UK = np.concatenate([one.attract for one in chances], axis=1)
     worth_UK = np.concatenate([truth.value(one) for one in chances], axis=1)
     print(f"SIMULATED, words {'tell' if params.words else 'say nothing'}: {new_K.size} items launched in the last"
-          f" {NEWEST_DAYS} days, {user_U.size} shoppers; NDCG@10, minus the same without vectors")  # fmt: skip
+          f" {NEWEST_DAYS} days, {len(users)} shoppers; NDCG@10, minus the same without vectors")  # fmt: skip
     for by, score, gain_UK in (
         ("own taste", by_taste(tables, items, new_K, users), click_UK),
         ("page policy", by_policy(tables, items, new_K, users, cut_us), worth_UK),

@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 import torch
 
 from features.schema import Events, Slates
-from models.columns import SHOWN_MORE, feature_names
+from models.columns import feature_names
 from models.impressions.model import Floats, platt
 from models.impressions.pages import Bools, Pages
 from models.items import ItemTable
 from models.log import ActionLog
 from models.policy.impressions import Impressions, Page, People, impressions, pages_of
-from models.policy.value import PositionNet, ValueParams, held_out, learn, prior_weights
+from models.policy.value import POSITIONS, PositionNet, ValueParams, before_clicks, held_out, learn
 from models.signals import Knowledge
 
 
@@ -37,8 +37,7 @@ def policy_row(clean: Path, items: ItemTable, pages: Pages, held_R: Bools, judge
     early, held, judged = parts[0][-params.max_pages :], parts[1], parts[2]
     names = feature_names(Knowledge.fit(log, items, early[0].day_us))
     seen = [impressions(part, people, log, items, None, workers=2) for part in (early, held, judged)]
-    off_F = np.array([name.startswith(SHOWN_MORE) for name in names])
-    net, _ = learn(seen[0], params, off_F, prior_weights(names), validate=lambda one: held_out(one, seen[1]))
+    net, _ = learn(seen[0], params, *before_clicks(names, params), validate=lambda one: held_out(one, seen[1]))
     slope, offset = platt(_logits(net, seen[1]), seen[1].clicked_NK[seen[1].real_NK])
     chance_N = 1 / (1 + np.exp(-(slope * _logits(net, seen[2]) + offset)))
     slots = ((page.request_id, item) for page in judged for item in page.item_K.tolist())
@@ -54,6 +53,6 @@ def policy_row(clean: Path, items: ItemTable, pages: Pages, held_R: Bools, judge
 def _logits(net: PositionNet, seen: Impressions) -> Floats:
     """Of the real slots, page by page."""
     with torch.inference_mode():
-        told_NK = net(torch.from_numpy(seen.x_NKF), torch.from_numpy(np.clip(seen.position_NK, 0, 100)))
+        told_NK = net(torch.from_numpy(seen.x_NKF), torch.from_numpy(np.clip(seen.position_NK, 0, POSITIONS - 1)))
     result: Floats = told_NK.double().numpy()[seen.real_NK]
     return result

@@ -8,6 +8,7 @@ Shapes: R pages, K slots, S hidden states (leaf or none, times came to buy or no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from models.simulator.logs import Day, day_tables, request_names
 from models.simulator.pages import Pages as Filled
 from models.simulator.pages import PlackettLucePages
 from models.simulator.sessions import SessionBatch
-from models.simulator.truth import Truth, Who
+from models.simulator.truth import Probabilities, Truth, Who
 
 
 @dataclass
@@ -106,6 +107,16 @@ def _observe(told: Told, day: Day, noted: list[tuple[Floats, Floats]]) -> None:
         p_SRK = np.clip(by_state_SRK.astype(np.float64), 1e-12, 1 - 1e-9)
         happened = np.where(wave.answers.clicked_RK[None], np.log(p_SRK), np.log1p(-p_SRK)).sum(axis=2)
         log_w_BS[wave.rows_R] += happened.T
+
+
+def fresh_chances(truth: Truth, users: Sequence[str], item_ids: Sequence[str], day: int) -> list[Probabilities]:
+    """(U, 1) for each item: what each shopper would do who comes for nothing in particular and had not seen it."""
+    place = {name: at for at, name in enumerate(truth.people.user_ids)}
+    index = {name: at for at, name in enumerate(truth.catalogue.item_ids)}
+    user_U = np.array([place[user] for user in users])
+    zeros = np.zeros_like(user_U)
+    who = Who(user_U, day, zeros - 1, zeros, zeros > 0)
+    return [truth.fresh(who, index[item]) for item in item_ids]
 
 
 def play_and_write(params: SimulatorParams, folder: Path, last_days: int) -> Told:

@@ -204,6 +204,12 @@ def told(name: str, visits: list[Visit], low: float, high: float) -> str:
     )
 
 
+def laws_of(text: str) -> dict[str, Any]:
+    """`NAME=VALUE,...` as fields of SimulatorParams."""
+    pairs = (pair.partition("=") for pair in text.split(",") if pair)
+    return {name: float(value) for name, _, value in pairs}
+
+
 def main() -> None:
     """Play and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -213,8 +219,7 @@ def main() -> None:
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--shop", default="", help="other laws of the shop: names of SimulatorParams that are numbers")
     asked = parser.parse_args()
-    pairs = [pair.partition("=") for pair in asked.shop.split(",") if pair]
-    laws = {name: float(value) for name, _, value in pairs}
+    laws = laws_of(asked.shop)
     which = f"seed {asked.seed}, {asked.sessions} sessions a day{', ' if laws else ''}{asked.shop}"
     print(f"SIMULATED, {which}: GBP a session, share of the gap", flush=True)
     with tempfile.TemporaryDirectory() as scratch:

@@ -123,6 +123,10 @@ def mixture(corner: Corner, change: float) -> tuple[Floats, Floats, Floats]:
     return logging, log_BPK, blend(up, down)
 
 
+def _shares(told: list[str]) -> dict[str, float]:
+    return {verdict: told.count(verdict) / len(told) for verdict in ("pass", "cannot tell", "refuse")}
+
+
 def gate(change: float, runs: int, impressions: int = IMPRESSIONS, seed: int = 0) -> dict[str, float]:
     """Shares of verdicts over the runs, of a policy worth 1 + `change` of the logging one."""
     corner = Corner(slots=1, seed=seed)
@@ -132,7 +136,7 @@ def gate(change: float, runs: int, impressions: int = IMPRESSIONS, seed: int = 0
         sample = corner.draw(log_BPK, impressions, np.random.default_rng([seed, 7, run]))
         log = corner.log(sample, log_BPK, utility)
         told.append(judge(log, aim_BPK[sample.context_N, sample.page_N].ravel()).verdict)
-    return {verdict: told.count(verdict) / runs for verdict in ("pass", "cannot tell", "refuse")}
+    return _shares(told)
 
 
 def order_gate(change: float, runs: int, steep: float = 1.0, pages: int = ORDERED, seed: int = 0) -> dict[str, float]:
@@ -161,7 +165,7 @@ def order_gate(change: float, runs: int, steep: float = 1.0, pages: int = ORDERE
         sign_N1 = np.where(rng.random(pages) < right, 1.0, -1.0)[:, None]
         log = corner.log(sample, log_BPK, served)
         told.append(compare(log, (sign_N1 * true[at]).ravel(), served[at].ravel(), look_S, params, 0.0).verdict)
-    return {verdict: told.count(verdict) / runs for verdict in ("pass", "cannot tell", "refuse")}
+    return _shares(told)
 
 
 def spoilt(kind: str, pages: int = 20_000, seed: int = 0) -> tuple[SlotLog, Floats]:

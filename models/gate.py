@@ -28,7 +28,8 @@ PROOF_DECIDES = "told, not judged: the off-policy proof decides"
 # The pages were served by the champion and what it learned since; the policy will have the like of that on top. Before
 # the first champion it is compared with all of that, and decides where the log cannot tell.
 ORDER_DECIDES = "told, not judged: the order of what was shown decides"
-ORDERS = {"champion": "the champion's", "served": "the one it was served in"}
+CHAMPION, SERVED = "champion", "served"  # whose order of what was shown a policy is compared with
+ORDERS = {CHAMPION: "the champion's", SERVED: "the one it was served in"}
 LOG_DECIDES = "told, not judged: surely better than what was served"
 
 
@@ -66,7 +67,7 @@ class Evidence:
     champion_note: str = ""  # why a champion that exists cannot be scored
     proof: Mapping[str, Any] | None = None  # off-policy judgement of the learned page policy, where there is one
     against: Mapping[str, Any] | None = None  # the same by the order of what was shown, against the rival's
-    rival: str = "champion"  # one of ORDERS
+    rival: str = CHAMPION  # one of ORDERS
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ def _told(check: Check, limit: str) -> Check:
     return check if check.verdict == PASS else replace(check, limit=limit, verdict=PASS)
 
 
-def proofs(proof: Mapping[str, Any], against: Mapping[str, Any] | None, rival: str = "champion") -> list[Check]:
+def proofs(proof: Mapping[str, Any], against: Mapping[str, Any] | None, rival: str = CHAMPION) -> list[Check]:
     """Against the log, and in the order of what was shown against a rival's; a log with a fault proves nothing."""
 
     def check(rule: str, told: Mapping[str, Any]) -> Check:
@@ -179,9 +180,9 @@ def proofs(proof: Mapping[str, Any], against: Mapping[str, Any] | None, rival: s
     if against is None or proof["faults"]:
         return [served]
     order = check(f"order of what was shown against {ORDERS[rival]}", against)
-    if order.verdict == PASS and (rival == "champion" or served.verdict == CANNOT_TELL):
+    if order.verdict == PASS and (rival == CHAMPION or served.verdict == CANNOT_TELL):
         served = _told(served, ORDER_DECIDES)
-    elif served.verdict == PASS and (rival == "served" or order.verdict == CANNOT_TELL):
+    elif served.verdict == PASS and (rival == SERVED or order.verdict == CANNOT_TELL):
         order = _told(order, LOG_DECIDES)
     return [served, order]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.gate import CANNOT_TELL, ORDERS, PASS
+from models.gate import CANNOT_TELL, CHAMPION, ORDERS, PASS, SERVED
 
 Json = dict[str, Any]
 DECIDING = "ndcg@10"
@@ -34,8 +34,8 @@ METRICS = {
     "map@10": "MAP@10",
 }
 RIVALS = {
-    "champion": "The pages were served by the champion and what it learned since, which both models lack here.",
-    "served": "No champion served these pages: the other order is that of everything that served, what it learned live"
+    CHAMPION: "The pages were served by the champion and what it learned since, which both models lack here.",
+    SERVED: "No champion served these pages: the other order is that of everything that served, what it learned live"
     " included; the model stands alone, and must be surely better. The two verdicts share one error of 5 %.",
 }
 NO_RUN = "RUN"  # stands for the run's id in a report that must not name it
@@ -109,7 +109,7 @@ def _proof(facts: Json) -> Json | None:
 
 def _rival(learned: Json) -> str:
     """Whose order it was compared with; runs of before had champions only."""
-    return str(learned.get("rival", "champion"))
+    return str(learned.get("rival", CHAMPION))
 
 
 def _verdict(facts: Json) -> str:
@@ -128,18 +128,18 @@ def _scores(facts: Json) -> str:
     beside = _named(facts, "champion") or max(rivals, key=lambda one: float(one["metrics"][DECIDING]["mean"]))
     mine = facts["models"][0]["metrics"][DECIDING]
     lists = (
-        f"n the next visits of {facts['users']:,} users, none of which it learned from, its NDCG@10 is"
+        f"on the next visits of {facts['users']:,} users, none of which it learned from, its NDCG@10 is"
         f" {estimate(mine)}; that of {beside['label']} is {estimate(beside['metrics'][DECIDING])}; paired difference"
         f" {difference(beside['challenger_minus'][DECIDING])}."
     )
     proof, order = _proof(facts), facts["policy"]["learned"].get("against")
     if proof is None:
-        return f"O{lists}"
+        return f"O{lists[1:]}"
     said = f"Value of a page against the logging policy: {proof['verdict']}, {'; '.join(proof['reasons'])}. "
     if order:
         rival = ORDERS[_rival(facts["policy"]["learned"])]
         said += f"Order of what was shown against {rival}: {order['verdict']}, {'; '.join(order['reasons'])}. "
-    return f"{said}Told, not judged, since what is clicked next follows what was shown: o{lists}"
+    return f"{said}Told, not judged, since what is clicked next follows what was shown: {lists}"
 
 
 def _question(facts: Json) -> str:

@@ -21,7 +21,8 @@ import pyarrow as pa
 import torch
 
 from models import calibration
-from models.columns import SHOWN_MORE, feature_names
+from models.columns import feature_names
+from models.gate import CHAMPION, SERVED
 from models.homepage import HomepageModel
 from models.log import ActionLog
 from models.ope import Judgement, OpeParams, SlotLog, assay, compare, faults, judge, looks
@@ -35,16 +36,15 @@ from models.policy.value import (
     ValueParams,
     Worth,
     add_worth,
+    before_clicks,
     held_out,
     learn,
-    prior_weights,
     worth_of_clicks,
 )
 from models.policy.visit import worth_of_staying
 from models.sequence import SequenceModel
 from models.training import Curves, Progress, quiet
 
-CHAMPION, SERVED = "champion", "served"  # whose order of what was shown a policy is compared with
 FIRST_SLOTS, LEAST_CALIBRATED = 3, 300  # where, and on how many slots, the chance of a click is calibrated
 
 
@@ -155,12 +155,10 @@ def _fit(
     cut = _cut(seen)
     early = _rows(seen, np.arange(len(seen.x_NKF)) < cut)
     late = _rows(seen, np.arange(len(seen.x_NKF)) >= cut)
-    off_F = np.array([name.startswith(SHOWN_MORE) for name in names])
     net, curves = learn(
         early,
         params,
-        off_F,
-        params.believed * prior_weights(names),
+        *before_clicks(names, params),
         validate=lambda one: held_out(one, late),
         checkpoints=checkpoints,
         progress=progress,

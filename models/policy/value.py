@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from models.columns import SHOWN_MORE
 from models.policy.impressions import Bools, Floats, Floats32, Impressions, Ints
 from models.ranker import Lists, RankerNet, RankerParams
 from models.training import Curves, LoopParams, Progress, fit, quiet
@@ -107,9 +108,10 @@ class PositionNet(nn.Module):
         return result
 
 
-def prior_weights(names: Sequence[str]) -> Floats:
-    """(F,) what each named column would weigh, by its unit, if nothing had been clicked."""
-    return np.array([PRIOR.get(name, 0.0) for name in names])
+def before_clicks(names: Sequence[str], params: ValueParams) -> tuple[Bools, Floats]:
+    """(F,) which of the named columns are switched off, and what each weighs, by its unit, before anybody clicked."""
+    off_F = np.array([name.startswith(SHOWN_MORE) for name in names])
+    return off_F, params.believed * np.array([PRIOR.get(name, 0.0) for name in names])
 
 
 def linear_clicks(

@@ -14,7 +14,8 @@ from flows.sabotage import shuffled
 from models.appeal import Shown
 from models.blank import unlearned, unranked
 from models.calibration import Calibration
-from models.columns import SHOWN_MORE, feature_names
+from models.columns import feature_names
+from models.gate import CHAMPION, SERVED
 from models.history import Action, UserState
 from models.homepage import HomepageModel
 from models.items import ItemTable
@@ -24,8 +25,8 @@ from models.ope.log import Bools
 from models.policy.impressions import Floats, Impressions, Page, People, impressions, pages_of
 from models.policy.plackett_luce import PlackettLuceParams
 from models.policy.proof import scores_of_shown, slot_probabilities, target_probabilities
-from models.policy.recipe import CHAMPION, SERVED, PolicyParams, _calibrated, learn_policy
-from models.policy.value import PositionNet, ValueParams, held_out, learn, linear_clicks, prior_weights, worth_of_clicks
+from models.policy.recipe import PolicyParams, _calibrated, learn_policy
+from models.policy.value import PositionNet, ValueParams, before_clicks, held_out, learn, linear_clicks, worth_of_clicks
 from models.signals import Knowledge
 from models.simulator import SimulatorParams, generate
 from models.simulator.pages import PlackettLucePages
@@ -135,9 +136,9 @@ def test_what_is_in_log_odds_already_is_believed_until_clicks_say_otherwise(data
     at_N = np.arange(len(seen.x_NKF))
     first, second, late = (_rows(seen, part_N) for part_N in (at_N < 150, (at_N >= 300) & (at_N < 500), at_N >= 600))
     names = feature_names(Knowledge.fit(data.log, data.items, data.log.time_us[-1]))
-    off_F = np.array([name.startswith(SHOWN_MORE) for name in names])
+    off_F, prior_F = before_clicks(names, ValueParams())
     for early in (first, second):
-        known, ignorant = (learn(early, ValueParams(), off_F, prior_F)[0] for prior_F in (prior_weights(names), None))
+        known, ignorant = (learn(early, ValueParams(), off_F, one_F)[0] for one_F in (prior_F, None))
         assert held_out(known, late) > held_out(ignorant, late) + 1e-3
 
 
