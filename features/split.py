@@ -3,13 +3,16 @@
 Choices. One cut in time for everybody, because a split by user or at random lets a model learn from what had not yet
 happened; half-open windows `[start, end)`, so that no moment is in two. The gap keeps what straddles a cut (a session,
 a late event) out of both sides. Windows are chosen from days, not row counts, so that they are easy to state; nothing
-depends on today's date.
+depends on today's date. A shop that has logged pages for a few days only would give all of them to the gate slice of a
+long log: the slice shrinks to the last third of their time, so that a page policy has some to learn from.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 
 import pyarrow as pa
@@ -24,7 +27,9 @@ class SplitParams:
     """Cuts as UTC dates, or, where they are null, the lengths of the two last slices in days.
 
     Without lengths a slice is `share` of the data, in whole days, at most `max_days`; data of less than three days is
-    cut within the day.
+    cut within the day. A last day of which less than half of a slice is there does not make one alone.
+    `pages_share`: of the time since the first page with propensities, the most that the gate slice takes, where that
+    leaves `pages_before` to learn from.
     """
 
     tune_start: date | None = None
@@ -33,6 +38,8 @@ class SplitParams:
     gate_days: float | None = None
     share: float = 0.08
     max_days: float = 30.0
+    pages_share: float = 1 / 3
+    pages_before: int = 1_000  # what policy.least_pages asks for
     gap_minutes: int = 30  # a session's length without an event
 
 
@@ -76,9 +83,11 @@ def make_windows(first: datetime, last: datetime, params: SplitParams | None = N
     end = last + timedelta(microseconds=1)
     gap = timedelta(minutes=params.gap_minutes)
     by_day = last - first >= timedelta(days=3)
-    day_after = datetime.combine(last.astimezone(UTC).date() + timedelta(days=1), time(), UTC) if by_day else end
+    day_after = _day_after(last) if by_day else end
     usual = _usual_days(day_after - first, by_day, params)
     gate_start = _midnight(params.gate_start) or day_after - timedelta(days=params.gate_days or usual)
+    if by_day and not (params.gate_start or params.gate_days) and end - gate_start < timedelta(days=usual / 2):
+        gate_start -= timedelta(days=1)
     tune_start = _midnight(params.tune_start) or gate_start - timedelta(days=params.tune_days or usual)
     if tune_start >= gate_start:
         raise UsageError(f"tune_start {tune_start.date()} is not before gate_start {gate_start.date()}; swap them")
@@ -90,6 +99,30 @@ def make_windows(first: datetime, last: datetime, params: SplitParams | None = N
                 f"{tune_start.date()}, gate slice from {gate_start.date()}; choose other cuts or shorter slices"
             )
     return windows
+
+
+def for_young_pages(first: datetime, last: datetime, pages: Sequence[datetime], params: SplitParams) -> SplitParams:
+    """The parameters with a gate slice that leaves young pages to learn from; as they are where the usual slice does.
+
+    `pages`: when each page with propensities was served, sorted. `pages_before` lie before the slice and half as many
+    in it, in whole days where these hold so many.
+    """
+    usual, least = make_windows(first, last, params).gate.start, params.pages_before
+    if params.gate_start or params.gate_days or not pages or last - first < timedelta(days=3):
+        return params
+    day_after, gap = _day_after(last), timedelta(minutes=params.gap_minutes)
+    first_midnight = datetime.combine(pages[0].astimezone(UTC).date(), time(), UTC)
+    whole = max(1, math.floor((day_after - first_midnight).days * params.pages_share))
+    within = (last - pages[0]) * params.pages_share
+    for start in (day_after - timedelta(days=whole), last - within):
+        before = bisect_left(pages, start - gap)
+        if start > usual and before >= least and len(pages) - bisect_left(pages, start) >= least / 2:
+            return replace(params, gate_days=(day_after - start) / timedelta(days=1))
+    return params
+
+
+def _day_after(last: datetime) -> datetime:
+    return datetime.combine(last.astimezone(UTC).date() + timedelta(days=1), time(), UTC)
 
 
 def _usual_days(span: timedelta, by_day: bool, params: SplitParams) -> float:

@@ -86,8 +86,7 @@ def pack(model: HomepageModel) -> tuple[dict[str, npt.NDArray[Any]], dict[str, A
         "features": list(feature_names(knowledge)),
         "counting": asdict(knowledge.counting.params),
         "retrieval": asdict(model.retrieval),
-        "ranker": {"hidden": [m.out_features for m in model.ranker.mlp if isinstance(m, torch.nn.Linear)][:-1],
-                   "cross_rank": model.ranker.down.out_features},
+        "ranker": _shape(model.ranker),
         "sequence": None if sequence is None else asdict(sequence.net.params) | {"n_items": sequence.net.n_items},
         "calibration": asdict(model.calibration),
         "statistics_cut_us": knowledge.statistics.cut_us,
@@ -95,6 +94,23 @@ def pack(model: HomepageModel) -> tuple[dict[str, npt.NDArray[Any]], dict[str, A
     }  # fmt: skip
     config["golden"] = golden(model)
     return arrays, config
+
+
+def _shape(net: RankerNet) -> dict[str, Any]:
+    told = {
+        "hidden": [layer.out_features for layer in net.mlp if isinstance(layer, torch.nn.Linear)][:-1],
+        "cross_rank": net.down.out_features,
+    }
+    if net.offset is None:
+        return told
+    return told | {"offset": _shape(net.offset), "offset_weight": net.offset_weight}
+
+
+def _net(n_features: int, shape: Mapping[str, Any]) -> RankerNet:
+    net = RankerNet(n_features, RankerParams(hidden=tuple(shape["hidden"]), cross_rank=shape["cross_rank"]))
+    if "offset" in shape:
+        net.stand_on(_net(n_features, shape["offset"]), float(shape["offset_weight"]))
+    return net
 
 
 def _shaped(arrays: Mapping[str, npt.NDArray[Any]], name: str, size: int) -> npt.NDArray[Any]:
@@ -150,8 +166,7 @@ def unpack(arrays: Mapping[str, npt.NDArray[Any]], config: Mapping[str, Any]) ->
     )  # fmt: skip
     if list(feature_names(knowledge)) != config["features"]:
         raise ValueError("the feature list differs from this code's: the model needs the code that it was made with")
-    hidden = RankerParams(hidden=tuple(config["ranker"]["hidden"]), cross_rank=config["ranker"]["cross_rank"])
-    ranker = RankerNet(len(config["features"]), hidden)
+    ranker = _net(len(config["features"]), config["ranker"])
     ranker.load_state_dict(part("ranker/"))
     return Parts(
         knowledge, ranker.eval(), Calibration(**config["calibration"]), config["trained_until_us"],

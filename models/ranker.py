@@ -10,6 +10,7 @@ Shapes: N examples (lists), K candidates a list (padded), F features, B lists a 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -78,7 +79,10 @@ class ListDropout(nn.Module):
 
 
 class RankerNet(nn.Module):
-    """(..., F) raw features -> (...) scores."""
+    """(..., F) raw features -> (...) scores; beside them, where there is an `offset`, that network's times its weight.
+
+    The offset is frozen: the term of a generalised linear model whose weight is known.
+    """
 
     mean_F: torch.Tensor
     scale_F: torch.Tensor
@@ -97,6 +101,19 @@ class RankerNet(nn.Module):
             width = size
         self.mlp = nn.Sequential(*layers, nn.Linear(width, 1))
         self.linear = nn.Linear(n_features, 1)
+        self.offset: RankerNet | None = None
+        self.offset_weight = 0.0
+
+    def stand_on(self, offset: RankerNet, weight: float) -> None:
+        """Let another network's scores count beside one's own."""
+        self.offset, self.offset_weight = copy.deepcopy(offset).eval().requires_grad_(False), weight
+
+    def train(self, mode: bool = True) -> RankerNet:
+        """As of every module; the offset has learned already."""
+        super().train(mode)
+        if self.offset is not None:
+            self.offset.eval()
+        return self
 
     def standardise(self, x: torch.Tensor) -> torch.Tensor:
         """(..., F) in standard deviations, clipped; switched-off features are 0."""
@@ -110,7 +127,8 @@ class RankerNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., F) raw -> (...)."""
-        return self.score(self.standardise(x))
+        told = self.score(self.standardise(x))
+        return told if self.offset is None else told + self.offset_weight * self.offset(x)
 
     def measure(self, lists: Lists) -> None:
         """Read mean and scale from the real places of the training lists."""
@@ -192,7 +210,7 @@ def scores(net: RankerNet, x_CF: Floats32) -> Floats32:
 def contributions(net: RankerNet, x_F: Floats32, steps: int = 128) -> tuple[npt.NDArray[np.float64], float]:
     """(F,) integrated gradients from the average candidate to this one, and the score of that average.
 
-    Complete: they add up to the score within 1e-3 (Sundararajan et al., 2017).
+    Complete: they add up to the score within 1e-3 (Sundararajan et al., 2017); those of an offset are in them.
     """
     with torch.no_grad():
         z_F = net.standardise(torch.from_numpy(x_F))
@@ -200,4 +218,8 @@ def contributions(net: RankerNet, x_F: Floats32, steps: int = 128) -> tuple[npt.
     along = ((torch.arange(steps, dtype=torch.float32) + 0.5) / steps)[:, None]
     points_SF = (along * z_F[None, :]).requires_grad_(True)
     (gradient_SF,) = torch.autograd.grad(net.score(points_SF).sum(), points_SF)
-    return (gradient_SF.mean(0) * z_F).detach().numpy().astype(np.float64), base
+    added_F = (gradient_SF.mean(0) * z_F).detach().numpy().astype(np.float64)
+    if net.offset is None:
+        return added_F, base
+    beside_F, beside = contributions(net.offset, x_F, steps)
+    return added_F + net.offset_weight * beside_F, base + net.offset_weight * beside

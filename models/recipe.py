@@ -55,13 +55,19 @@ class Times:
     gate_cut_us: int
     end_us: int
 
+    @property
+    def slice_us(self) -> int:
+        """How long "the next visit" may take to come: the gate slice, or the tune slice where that was shortened."""
+        gate_us, tune_us = self.end_us - self.gate_cut_us, self.gate_cut_us - self.tune_cut_us
+        return gate_us if 2 * gate_us > tune_us else tune_us
+
     def tune_cuts(self, params: ExampleParams) -> list[int]:
         """Cuts of the training lists for tuning."""
-        return cuts_before(self.tune_cut_us, self.start_us, self.end_us - self.gate_cut_us, params.tune_cuts)
+        return cuts_before(self.tune_cut_us, self.start_us, self.slice_us, params.tune_cuts)
 
     def gate_cuts(self, params: ExampleParams) -> list[int]:
         """Cuts of the training lists for the refit."""
-        return cuts_before(self.gate_cut_us, self.start_us, self.end_us - self.gate_cut_us, params.cuts)
+        return cuts_before(self.gate_cut_us, self.start_us, self.slice_us, params.cuts)
 
     def earliest_cut(self, params: ExampleParams) -> int:
         """Before it lies what the features' sequence network may know."""

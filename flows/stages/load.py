@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from features.errors import ArtifactError
 from features.history import History, history_row
 from features.schema import Events, Items, ItemVectors, Slates
-from features.split import SplitParams, make_windows
+from features.split import SplitParams, for_young_pages, make_windows
 from flows import config
 from flows.paths import CHAMPION_INPUT, Artifacts, Home
 from models import checkpoint
@@ -87,12 +87,21 @@ def times() -> Times:
     return Times(told["start_us"], told["tune_cut_us"], told["gate_cut_us"], told["end_us"])
 
 
-def choose_times(actions: ActionLog, split: SplitParams) -> Times:
+def choose_times(actions: ActionLog, split: SplitParams, slates: pa.Table | None = None) -> Times:
     """The windows of a log. A cut lies a gap before its slice: histories end there, labels begin with the slice."""
     first, last = (datetime.fromtimestamp(int(at) / 1e6, UTC) for at in actions.time_us[[0, -1]])
+    if slates is not None:
+        split = for_young_pages(first, last, _drawn_pages(slates), split)
     windows = make_windows(first, last, split)
     moments = (windows.train.start, windows.train.end, windows.tune.end, windows.gate.end)
     return Times(*(round(moment.timestamp() * 1e6) for moment in moments))
+
+
+def _drawn_pages(slates: pa.Table) -> list[datetime]:
+    """When each page with a slot that was drawn was served, sorted."""
+    drawn = slates.filter(pc.and_(pc.greater(slates[Slates.PROPENSITY], 0), pc.less(slates[Slates.PROPENSITY], 1)))
+    pages = drawn.group_by(Slates.REQUEST_ID).aggregate([(Slates.SERVED_AT, "min")])
+    return sorted(pages[f"{Slates.SERVED_AT}_min"].to_pylist())
 
 
 def states(actions: ActionLog, table: ItemTable) -> States:

@@ -97,7 +97,7 @@ def build_history() -> None:
     settings = load.params()
     table = load.items()
     actions = load.log(table)
-    times = load.choose_times(actions, settings.split)
+    times = load.choose_times(actions, settings.split, load.clean_slates())
     _need_returns(actions, times, settings.train.examples)
     A.features.mkdir(parents=True, exist_ok=True)
     load.write_json(A.features / "windows.json", dataclasses.asdict(times))

@@ -30,6 +30,7 @@ class OpeParams:
     margin: float = 0.0  # how much worse, as a share of the logging policy's value, still passes
     margin_champion: float = 0.05  # the same against the champion, in the order of what was shown (reorder.py)
     min_support: float = 0.2  # of the target's choices; only where support may be partial
+    min_shown: float = 0.1  # the same, for a verdict on the order of what was shown
     min_pages: int = 500
     min_effective: float = 50.0  # slots: effective sample size of the weights
     max_weight: float = 1e5  # the bound holds for any weight; beyond this a propensity is hardly believed
@@ -54,6 +55,13 @@ class Judgement:
             return self
         verdict = CANNOT_TELL if self.verdict == PASS else self.verdict
         return replace(self, verdict=verdict, reasons=(*self.reasons, str(fault)), faults=(*self.faults, fault))
+
+    def supported(self, shown: float, least: float) -> Judgement:
+        """Undecided where too little of what the target would show was shown: of the rest its order tells nothing."""
+        if shown >= least or self.verdict != PASS:
+            return self
+        reason = f"the log shows {shown:.0%} of what it would show, and of the rest an order tells nothing"
+        return replace(self, verdict=CANNOT_TELL, reasons=(*self.reasons, f"{reason} (wanted {least:.0%})"))
 
     def to_json(self) -> dict[str, Any]:
         """For the report."""

@@ -83,6 +83,18 @@ def pages_of(slates: pa.Table, events: pa.Table, items: ItemTable, log: SlotLog 
     return sorted(pages, key=lambda page: (page.served_us, page.request_id))
 
 
+def organic_share(slates: pa.Table, events: pa.Table, cut_us: int) -> float:
+    """Of the acts before the cut, how many followed no page that was logged: what people found by themselves."""
+    weighted = [name for name, code in TYPE_CODE.items() if TYPE_WEIGHT[code] > 0]
+    acts = events.filter(pc.is_in(events[Events.EVENT_TYPE], pa.array(weighted)))
+    acts = acts.filter(pc.less(acts[Events.EVENT_TIME].cast(pa.int64()), cut_us))
+    if not acts.num_rows:
+        return 0.0
+    pages = slates[Slates.REQUEST_ID].unique()
+    followed = np.asarray(pc.is_in(acts[Events.REQUEST_ID], pages)).sum()
+    return float(1.0 - followed / acts.num_rows)
+
+
 def _requests(slates: pa.Table) -> dict[str, dict[str, Any]]:
     """request -> who asked and when (microseconds); the same in each of its rows."""
     code_N = slates[Slates.REQUEST_ID].combine_chunks().dictionary_encode().indices.to_numpy()

@@ -28,7 +28,7 @@ from models.log import ActionLog
 from models.ope import Judgement, OpeParams, SlotLog, assay, compare, faults, judge, looks
 from models.ope.estimators import ESTIMATORS, Rounds, estimate
 from models.ope.log import Bools
-from models.policy.impressions import Floats, Impressions, Page, People, impressions, pages_of
+from models.policy.impressions import Floats, Impressions, Page, People, impressions, organic_share, pages_of
 from models.policy.plackett_luce import PlackettLuceParams
 from models.policy.proof import scores_as_served, scores_of_shown, target_probabilities
 from models.policy.value import (
@@ -42,10 +42,12 @@ from models.policy.value import (
     worth_of_clicks,
 )
 from models.policy.visit import worth_of_staying
+from models.ranker import RankerNet
 from models.sequence import SequenceModel
 from models.training import Curves, Progress, quiet
 
 FIRST_SLOTS, LEAST_CALIBRATED = 3, 300  # where, and on how many slots, the chance of a click is calibrated
+LEAST_ORGANIC = 0.05  # below it the ranker of next visits is not worth a second network
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,9 @@ def learn_policy(
     people = People(events, log, judged.items)
     seen = impressions(before, people, log, judged.items, sequence, workers=workers)
     names = feature_names(judged.knowledge)
-    net, worth, curves = _fit(seen, names, params.value, checkpoints, progress)
+    weight = params.value.organic * organic_share(slates, events, cut_us)
+    offset = (judged.ranker, weight) if weight >= LEAST_ORGANIC else None
+    net, worth, curves = _fit(seen, names, params.value, offset, checkpoints, progress)
     worth = _with_rest(worth, before, _prices(judged), params.value)
     newest = _rows(seen, np.arange(len(seen.x_NKF)) >= _cut(seen))  # which the weights did not see
     model = _model(judged, net, worth, newest)
@@ -150,7 +154,12 @@ def learn_policy(
 
 
 def _fit(
-    seen: Impressions, names: Sequence[str], params: ValueParams, checkpoints: Path | None, progress: Progress
+    seen: Impressions,
+    names: Sequence[str],
+    params: ValueParams,
+    offset: tuple[RankerNet, float] | None,
+    checkpoints: Path | None,
+    progress: Progress,
 ) -> tuple[PositionNet, Worth, Curves]:
     cut = _cut(seen)
     early = _rows(seen, np.arange(len(seen.x_NKF)) < cut)
@@ -159,6 +168,7 @@ def _fit(
         early,
         params,
         *before_clicks(names, params),
+        offset,
         validate=lambda one: held_out(one, late),
         checkpoints=checkpoints,
         progress=progress,
@@ -225,6 +235,7 @@ def prove(
     if known_N.any():
         mine_N = np.concatenate(scores_of_shown(learned.model, pages, people, workers))
         against = compare(log.take(known_N), mine_N[known_N], rival.score_N[known_N], look_S, ope, rival.margin)
+        against = against.supported(proof.diagnostics["mean weight"], ope.min_shown)
     if rival.name == CHAMPION:
         said.append(rival.score_N)
     known_N = np.logical_and.reduce([np.isfinite(one_N) for one_N in said])

@@ -6,6 +6,10 @@ and a term for each position takes up what is attention and not wish. It starts 
 that appeal and own taste are the log-odds that they say they are and nothing else counts (a small log says no more, and
 a large one overrules it), and keeps what the deep part adds only where held-out pages agree. Counts that follow from
 what pages showed are switched off: an item that was seldom shown has few, however good it is; its appeal knows better.
+A page that was chosen by a ranker shows only what that one thinks much of: what tells shown from never shown cannot be
+learned from it, and a network fitted to it alone thinks as much of everything. So where people also find items without
+a page, by search and by browsing, the ranker of next visits stays beneath the network as an offset, in log-odds as it
+is, and counts by the share of acts that followed no page.
 What a click is worth at an item's price is a line through the log's carts and purchases, which are too rare to be
 learned item by item, and joins the score through the weight of the price. Greedy on that score is the contextual bandit
 of horizon one page; Plackett-Luce with a floor samples it.
@@ -27,7 +31,7 @@ from torch import nn
 
 from models.columns import SHOWN_MORE
 from models.policy.impressions import Bools, Floats, Floats32, Impressions, Ints
-from models.ranker import Lists, RankerNet, RankerParams
+from models.ranker import Lists, RankerNet, RankerParams, scores
 from models.training import Curves, LoopParams, Progress, fit, quiet
 
 POSITIONS = 101
@@ -62,6 +66,7 @@ class ValueParams:
     max_pages: int = 20_000  # the newest before the cut
     ridge: float = 1000.0  # how surely the columns weigh what they weigh before anybody clicked
     believed: float = 1.0  # of that prior
+    organic: float = 1.0  # of the ranker's score of next visits, times the share of acts that followed no page
     net: RankerParams = field(
         default_factory=lambda: RankerParams(batch=64, loop=LoopParams(epochs=3, learning_rate=1e-3, weight_decay=0.05))
     )
@@ -96,7 +101,12 @@ class PositionNet(nn.Module):
             scale_F = self.ranker.scale_F.numpy().astype(np.float64)
             prior_F = np.zeros(scale_F.size) if prior_F is None else prior_F
             prior_F = np.divide(prior_F, scale_F, out=np.zeros(scale_F.size), where=scale_F > 0)
-            weight_F, bias_S = linear_clicks(z_MF, place_M, seen.clicked_NK[seen.real_NK], ridge, prior_F)
+            offset_M, ranker = np.zeros(place_M.size), self.ranker
+            if ranker.offset is not None:
+                offset_M = ranker.offset_weight * scores(ranker.offset, seen.x_NKF[seen.real_NK]).astype(np.float64)
+            mean, clicked_M = offset_M.mean(), seen.clicked_NK[seen.real_NK]
+            weight_F, bias_S = linear_clicks(z_MF, place_M, clicked_M, ridge, prior_F, offset_M - mean)
+            bias_S -= mean  # a step of Newton's starts from the rates of clicks
             for values in (*self.ranker.mlp[-1].parameters(), *self.ranker.linear.parameters()):
                 values.zero_()
             self.ranker.linear.weight[0] = torch.from_numpy(weight_F.astype(np.float32))
@@ -115,18 +125,20 @@ def before_clicks(names: Sequence[str], params: ValueParams) -> tuple[Bools, Flo
 
 
 def linear_clicks(
-    z_MF: Floats32, place_M: Ints, clicked_M: Bools, ridge: float, prior_F: Floats
+    z_MF: Floats32, place_M: Ints, clicked_M: Bools, ridge: float, prior_F: Floats, offset_M: Floats | float = 0.0
 ) -> tuple[Floats, Floats]:
     """(F,) weights and a (S,) term of each position: logistic regression by Newton steps, ridge around `prior_F`.
 
-    A position that was never shown gets the term of the nearest one that was.
+    `offset_M` is part of the log-odds as it is. A position never shown gets the term of the nearest one that was.
     """
     shown_S = np.bincount(place_M, minlength=POSITIONS)
     rate = (float(clicked_M.sum()) + 1.0) / (place_M.size + 20.0)
     rate_S = (np.bincount(place_M, clicked_M, POSITIONS) + 20.0 * rate) / (shown_S + 20.0)
     bias_S, weight_F = np.log(rate_S / (1 - rate_S)), prior_F.copy()
     for _ in range(NEWTON):
-        p_M = 1.0 / (1.0 + np.exp(-np.clip(z_MF @ weight_F.astype(np.float32) + bias_S[place_M], -30.0, 30.0)))
+        p_M = 1.0 / (
+            1.0 + np.exp(-np.clip(z_MF @ weight_F.astype(np.float32) + bias_S[place_M] + offset_M, -30.0, 30.0))
+        )
         spread_M, left_M = (p_M * (1 - p_M)).astype(np.float32), (clicked_M - p_M).astype(np.float32)
         scaled_MF = z_MF * spread_M[:, None]
         own_S = np.bincount(place_M, spread_M, POSITIONS) + POSITION_RIDGE
@@ -156,6 +168,7 @@ def learn(
     params: ValueParams,
     off_F: Bools | None = None,
     prior_F: Floats | None = None,
+    offset: tuple[RankerNet, float] | None = None,
     *,
     validate: Callable[[PositionNet], float] | None = None,
     stop_after: int | None = None,
@@ -164,10 +177,12 @@ def learn(
 ) -> tuple[PositionNet, Curves]:
     """Fit on impressions without the features of `off_F`; with `validate` (higher is better) the best net is kept.
 
-    `prior_F`: what the columns weigh before anybody clicked.
+    `prior_F`: what the columns weigh before anybody clicked; `offset`: a network beneath this one, and its weight.
     """
     torch.manual_seed(params.net.seed)
     net = PositionNet(seen.x_NKF.shape[2], params.net)
+    if offset is not None:
+        net.ranker.stand_on(*offset)
     net.ranker.measure(Lists(seen.x_NKF, np.zeros(seen.real_NK.shape, np.float32), seen.real_NK))
     if prior_F is not None:  # on the first day of a log nothing has an appeal yet
         net.ranker.scale_F[torch.from_numpy(prior_F > 0) & (net.ranker.scale_F == 0)] = 1.0

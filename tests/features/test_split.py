@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from features.errors import DataError, UsageError
 from features.schema import TIMESTAMP
-from features.split import SplitParams, check_as_of, check_no_future, make_windows
+from features.split import SplitParams, check_as_of, check_no_future, for_young_pages, make_windows
 
 FIRST, LAST = datetime(2010, 12, 1, 8, 26, tzinfo=UTC), datetime(2011, 12, 9, 12, 50, tzinfo=UTC)
 CUT = datetime(2011, 11, 10, tzinfo=UTC)
@@ -90,3 +90,51 @@ def test_impossible_windows_are_refused(params: SplitParams, error: type[Excepti
 def test_naive_times_are_refused() -> None:
     with pytest.raises(UsageError, match="a time without a zone"):
         make_windows(datetime(2010, 1, 1), LAST)
+
+
+def test_a_last_day_that_has_only_begun_is_no_gate_slice_alone() -> None:
+    at_night = datetime(2026, 3, 11, 0, 20, tzinfo=UTC)
+    windows = make_windows(datetime(2026, 3, 1, tzinfo=UTC), at_night)
+    assert windows.gate.start == datetime(2026, 3, 10, tzinfo=UTC)
+    assert windows.tune.start == datetime(2026, 3, 9, tzinfo=UTC)
+    in_the_evening = make_windows(datetime(2026, 3, 1, tzinfo=UTC), at_night + timedelta(hours=20))
+    assert in_the_evening.gate.start == datetime(2026, 3, 11, tzinfo=UTC)
+
+
+OPENED = datetime(2026, 1, 1, tzinfo=UTC)  # two months of events before the first page of the service
+SERVED = datetime(2026, 3, 2, 8, tzinfo=UTC)
+
+
+def gate_start(days_of_pages: float, pages_a_day: int, params: SplitParams | None = None) -> datetime:
+    n = round(days_of_pages * pages_a_day)
+    pages = [SERVED + timedelta(days=days_of_pages) * at / max(n, 1) for at in range(n)]
+    last = SERVED + timedelta(days=days_of_pages)
+    params = for_young_pages(OPENED, last, pages, params or SplitParams())
+    return make_windows(OPENED, last, params).gate.start
+
+
+@pytest.mark.parametrize(
+    ("days", "a_day", "starts"),
+    [
+        (0.6, 1_300, datetime(2026, 2, 26, tzinfo=UTC)),  # too few pages to learn from: the ranker's usual slice
+        (0.6, 5_000, SERVED + timedelta(days=0.4)),  # enough in two thirds of a day
+        (1.6, 2_000, datetime(2026, 3, 3, tzinfo=UTC)),
+        (4.6, 360, SERVED + timedelta(days=4.6 * 2 / 3)),  # a whole day does not hold enough to judge
+        (7.6, 2_000, datetime(2026, 3, 8, tzinfo=UTC)),
+        (30.6, 2_000, datetime(2026, 3, 25, tzinfo=UTC)),  # the usual eight days leave more than that
+    ],
+)
+def test_young_pages_are_not_all_in_the_gate_slice(days: float, a_day: int, starts: datetime) -> None:
+    assert gate_start(days, a_day) == starts
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 40), st.integers(200, 6_000))
+def test_the_cut_never_goes_back_from_night_to_night(days: int, a_day: int) -> None:
+    """A champion that has seen pages of the gate slice could not be judged."""
+    assert gate_start(days + 0.6, a_day) <= gate_start(days + 1.6, a_day)
+
+
+def test_a_slice_that_somebody_chose_is_left_alone() -> None:
+    assert gate_start(1.6, 5_000, SplitParams(gate_days=4)) == datetime(2026, 2, 28, tzinfo=UTC)
+    assert gate_start(1.6, 5_000, SplitParams(gate_start=date(2026, 2, 25))) == datetime(2026, 2, 25, tzinfo=UTC)
