@@ -210,8 +210,8 @@ def _policy(facts: Json) -> list[str]:
         return told
     told.append(
         f"Off-policy verdict: {proof['verdict']}. {'; '.join(proof['reasons'])}. Assumes that a slot's reward depends"
-        " on its item and position alone, and values the target slot by slot on the pages that were shown, on the"
-        " choices that the log supports; modules, diversity and rules of the service are left out."
+        " on its item and position alone, and values the places of the target's own pages, as far as the log shows"
+        " such items there; modules, diversity and rules of the service are left out."
     )
     if against := learned["against"]:
         told.append(

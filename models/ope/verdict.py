@@ -3,8 +3,8 @@
 Choices. A policy passes only where a betting lower bound on the difference to the logging policy is above 0: a point
 estimate lets a worse policy through every fifth time. The difference is taken page by page, so that a page's slots,
 which share a shopper, count once. "Cannot tell" is a refusal with its own name, and a log with a fault is refused
-before any figure is believed. A page's difference is the sum of (weight - 1) x reward over its slots: the target valued
-slot by slot on the pages that were shown, exact where a slot's reward depends on its item and position (IIPS).
+before any figure is believed. A page's difference is the sum of (weight - 1) x reward over its slots, right where a
+slot's reward depends on its item and position (IIPS) and the target's probability is that of its own page (proof.py).
 Shapes: N slots of R pages.
 """
 
@@ -100,7 +100,7 @@ def page_values(log: SlotLog, value_N: Floats) -> Floats:
 
 
 def judge(log: SlotLog, target_N: Floats, params: OpeParams | None = None, full_support: bool = True) -> Judgement:
-    """The verdict on a target policy with probabilities `target_N` of the logged items given the slots above them.
+    """The verdict on a target policy with probabilities `target_N` of the logged items in their places.
 
     With `full_support` false the logging policy may have left out some of the target's choices: the target is valued on
     the choices that the log supports (weights over their mean at the position), and the support is told.

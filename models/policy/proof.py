@@ -1,13 +1,16 @@
-"""How probable the pages of a log are under another policy: Plackett-Luce over a model's scores, slot by slot.
+"""How probable the slots of a log are under another policy: Plackett-Luce over a model's scores.
 
-Choices. The probability of each shown item given the items above it, over the candidates of that moment: what the
-estimators need. Modules, diversity and a shop's rules, which the service adds, are left out; so is what the service
-learns between two retrains. An item that the model does not name has the probability 0.
+Choices. The probability that the policy's *own* page has the item in this place, over the candidates of that moment.
+Given the items that the log had above it, it would be larger: on a page drawn at random the policy's favourite is
+hardly ever above, and would be credited in every place at once. What stood above already on the logged page is lost,
+so an estimate errs to the lower side. Modules, diversity and a shop's rules, which the service adds, are left out; so
+is what the service learns between two retrains. An item that the model does not name has the probability 0.
 Shapes: K slots, C candidates, F features.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -21,28 +24,37 @@ from models.homepage import HomepageModel
 from models.items import ItemTable
 from models.parallel import spread, stretches
 from models.policy.impressions import Floats, Ints, Page, People
-from models.policy.plackett_luce import PlackettLuce, PlackettLuceParams, utilities
+from models.policy.plackett_luce import PlackettLuceParams, utilities
 
+OWN_PAGES = 16
 Told = TypeVar("Told")
 
 
-def slot_probabilities(score_C: Floats, index_C: Ints, item_K: Ints, params: PlackettLuceParams) -> Floats:
-    """(K,) probability of each item of a page given the items above it; candidates come best first.
+def place_probabilities(
+    score_C: Floats, index_C: Ints, item_K: Ints, params: PlackettLuceParams, rng: np.random.Generator
+) -> Floats:
+    """(K,) probability that the policy's own page has this item in this place; candidates come best first.
 
-    A slot is drawn from the best 2 K + 20 candidates that are left, as the service does.
+    Over the policy's own items above it, by `OWN_PAGES` draws of them (the last factor is exact). A slot is drawn from
+    the best 2 K + 20 candidates that are left, as the service does.
     """
-    policy, utility_C = PlackettLuce(params), utilities(score_C)
-    place = {item: at for at, item in enumerate(index_C.tolist())}
-    left_C = np.ones(index_C.size, np.bool_)
     near = 2 * item_K.size + 20
-    told_K = np.zeros(item_K.size)
-    for slot, item in enumerate(item_K.tolist()):
-        at = place.get(item)
-        if at is None:
-            continue
-        open_C = left_C & (np.cumsum(left_C) <= near)
-        told_K[slot] = policy.probabilities(utility_C, open_C)[at] if open_C[at] else 0.0
-        left_C[at] = False
+    utility_C = utilities(score_C)[: near + item_K.size]
+    place = {item: at for at, item in enumerate(index_C[: utility_C.size].tolist())}
+    open_MC = np.ones((OWN_PAGES, utility_C.size), np.bool_)
+    each_M, told_K = np.arange(OWN_PAGES), np.zeros(item_K.size)
+    for slot, item in enumerate(item_K[: utility_C.size].tolist()):
+        near_MC = open_MC & (np.cumsum(open_MC, axis=1) <= near)
+        weight_MC = np.where(near_MC, utility_C, -np.inf)
+        weight_MC -= weight_MC.max(axis=1, keepdims=True)
+        weight_MC = np.exp(weight_MC / params.temperature)
+        weight_MC *= (1 - params.floor) / weight_MC.sum(axis=1, keepdims=True)
+        weight_MC += near_MC * (params.floor / near_MC.sum(axis=1, keepdims=True))
+        if item in place:
+            told_K[slot] = weight_MC[:, place[item]].mean()
+        clock_MC = rng.standard_exponential(weight_MC.shape)
+        drawn_M = np.argmin(np.where(near_MC, clock_MC / np.maximum(weight_MC, 1e-300), np.inf), axis=1)
+        open_MC[each_M, drawn_M] = False
     return told_K
 
 
@@ -65,7 +77,8 @@ def target_probabilities(
         eligible_I[page.item_K] = True  # it was on the shelf
         ranking = model.rank(state, model.as_of(page.served_us), eligible_I, candidates)
         score = dict(zip(ranking.index_C.tolist(), ranking.score_C.tolist(), strict=True))
-        told_K = slot_probabilities(ranking.score_C.astype(np.float64), ranking.index_C, page.item_K, params)
+        rng = np.random.default_rng(zlib.crc32(page.request_id.encode()))
+        told_K = place_probabilities(ranking.score_C.astype(np.float64), ranking.index_C, page.item_K, params, rng)
         return told_K, np.array([score.get(item, np.nan) for item in page.item_K.tolist()])
 
     found = _each(of_page, pages, people, workers)

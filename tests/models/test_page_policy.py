@@ -21,10 +21,11 @@ from models.homepage import HomepageModel
 from models.items import ItemTable
 from models.live_signals import SIGNALS, knows_clicks, prior
 from models.log import ActionLog
-from models.ope.log import Bools
+from models.ope import judge
+from models.ope.log import Bools, SlotLog
 from models.policy.impressions import Floats, Impressions, Page, People, impressions, pages_of
-from models.policy.plackett_luce import PlackettLuceParams
-from models.policy.proof import scores_of_shown, slot_probabilities, target_probabilities
+from models.policy.plackett_luce import PlackettLuce, PlackettLuceParams, utilities
+from models.policy.proof import place_probabilities, scores_of_shown, target_probabilities
 from models.policy.recipe import PolicyParams, _calibrated, learn_policy
 from models.policy.value import PositionNet, ValueParams, before_clicks, held_out, learn, linear_clicks, worth_of_clicks
 from models.signals import Knowledge
@@ -161,13 +162,48 @@ def _rows(seen: Impressions, keep_N: Bools) -> Impressions:
     return Impressions(**{name: value[keep_N] for name, value in vars(seen).items()})
 
 
-def test_probabilities_of_a_page_are_the_factors_of_its_draw() -> None:
-    score_C, index_C = np.array([2.0, 1.0, 0.5, 0.0]), np.array([7, 3, 9, 1])
-    params = PlackettLuceParams(0.5, 0.1)
-    told = [slot_probabilities(score_C, index_C, np.array([first, 3]), params) for first in (7, 9, 1)]
-    first = [one[0] for one in told] + [slot_probabilities(score_C, index_C, np.array([3]), params)[0]]
-    assert sum(first) == pytest.approx(1.0)
-    assert slot_probabilities(score_C, index_C, np.array([7, 7, 5]), params)[1:].tolist() == [0.0, 0.0]
+def test_an_item_is_as_probable_in_a_place_as_the_policys_own_pages_have_it_there() -> None:
+    score_C, index_C, params = np.array([2.0, 1.0, 0.5, 0.0]), np.array([7, 3, 9, 1]), PlackettLuceParams(0.5, 0.1)
+    rng, policy, utility_C = np.random.default_rng(0), PlackettLuce(params), utilities(score_C)
+
+    def told(*items: int) -> Floats:
+        return np.mean(
+            [place_probabilities(score_C, index_C, np.array(items), params, rng) for _ in range(150)], axis=0
+        )
+
+    counted_CK = np.zeros((4, 3))
+    for _ in range(6_000):
+        open_C = np.ones(4, np.bool_)
+        for place in range(3):
+            drawn = policy.choose(utility_C, open_C, rng).place
+            counted_CK[drawn, place] += 1 / 6_000
+            open_C[drawn] = False
+    for at, item in enumerate(index_C.tolist()):
+        np.testing.assert_allclose(told(item, item, item), counted_CK[at], atol=0.02)
+    assert told(5, 5, 5).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_a_page_drawn_at_random_does_not_credit_the_favourite_in_every_place() -> None:
+    """By the truth of a shop where a reward is that of the item and its place: no lower bound may lie above it."""
+    rng, params, pages, places, items = np.random.default_rng(3), PlackettLuceParams(0.03, 0.02), 3_000, 8, 60
+    chance_I = np.sort(rng.beta(0.5, 12.0, items))[::-1]
+    look_K = 0.9 ** np.arange(places)
+    shown_RK = rng.permuted(np.tile(np.arange(items), (pages, 1)), axis=1)[:, :places]
+    reward_RK = (rng.random((pages, places)) < chance_I[shown_RK] * look_K).astype(np.float64)
+    index_C, score_C = np.arange(items), np.log(chance_I)
+    target_RK = np.array([place_probabilities(score_C, index_C, item_K, params, rng) for item_K in shown_RK])
+    page_N, ids = np.repeat(np.arange(pages), places), tuple(f"r{page}" for page in range(pages))
+    propensity_N = np.tile(1.0 / (items - np.arange(places)), pages)
+    log = SlotLog(
+        page_N, np.tile(np.arange(1, places + 1), pages), shown_RK.ravel(), propensity_N, page_N < 0,
+        reward_RK.ravel(), page_N, ids, tuple(map(str, range(items))), ids, 0, 0,
+    )  # fmt: skip
+    found = judge(log, target_RK.ravel(), full_support=False)
+    own = np.array([[place_probabilities(score_C, index_C, np.full(places, i), params, rng) for i in range(items)]])
+    truth = float((own[0].T @ chance_I * look_K).sum())
+    assert found.verdict == "pass" and found.lower is not None
+    assert found.logging.mean + found.lower < truth < found.target.high
+    assert found.target.low < truth
 
 
 def test_the_recipe_learns_and_proves_or_says_why_not(data: Data) -> None:
