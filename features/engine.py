@@ -17,6 +17,7 @@ import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
 
+from features import nanoseconds
 from features.conform import check_type, columns_of
 from features.errors import SchemaError, UsageError
 from features.schema import TIMESTAMP, Column
@@ -88,14 +89,14 @@ def load(backend: Any, root: Path, table: str) -> ir.Table:
 
 def read_files(backend: Any, files: list[Path]) -> ir.Table:
     """Parquet files, whose columns may differ, as one expression; a `date=` in a path is no column."""
-    paths = [str(path) for path in files]
+    view = f"files_{uuid.uuid4().hex}"
     if backend.name == "duckdb":
-        return cast(ir.Table, backend.read_parquet(paths, union_by_name=True, hive_partitioning=False))
+        backend.con.execute(f"CREATE TEMP VIEW {view} AS {nanoseconds.read_files(backend.con, files)}")
+        return cast(ir.Table, backend.table(view))
     from pyspark.sql import SparkSession  # Ibis reads one path only
 
     session = SparkSession.getActiveSession() or SparkSession.builder.getOrCreate()
-    view = f"files_{uuid.uuid4().hex}"
-    session.read.option("mergeSchema", "true").parquet(*paths).createOrReplaceTempView(view)
+    session.read.option("mergeSchema", "true").parquet(*map(str, files)).createOrReplaceTempView(view)
     return cast(ir.Table, backend.table(view))
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from features.integrity import TableFiles
+from features.nanoseconds import read_files
 from features.rules import PARTITION_DAY, Rule
 from features.schema import PARTITION, PARTITIONED_BY, TABLES, Column, Events, Items
 from features.validation import SAMPLE_ROWS, Check, ValidationParams, pseudonym
@@ -57,15 +58,12 @@ def _select(column: Column, untyped: bool) -> str:
 
 def create_view(con: Any, source: TableFiles) -> None:
     """A view with the canonical columns that are there, in DuckDB's own types, and the day of the partition."""
-    files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in source.files)
     columns = [_select(c, c.name in source.untyped) for c in TABLES[source.table].COLUMNS if c.name in source.columns]
     if source.table in PARTITIONED_BY:
         day = rf"'{PARTITION}=(\d{{4}}-\d{{2}}-\d{{2}})/[^/]*$'"
         columns.append(f"nullif(regexp_extract(_file, {day}, 1), '') AS {PARTITION_DAY}")
-    con.execute(
-        f"CREATE VIEW {source.table} AS SELECT {', '.join(columns)}"
-        f" FROM read_parquet([{files}], union_by_name=true, hive_partitioning=false, filename='_file')"
-    )
+    rows = read_files(con, source.files, ", filename = '_file'")
+    con.execute(f"CREATE VIEW {source.table} AS SELECT {', '.join(columns)} FROM ({rows})")
 
 
 class Evidence:

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from features.conform import columns_of, conform
 from features.errors import SchemaError, SourceError
+from features.nanoseconds import same_unit
 from features.parquet_file import ROW_GROUP, ParquetFile
 from features.schema import PARTITION, PARTITIONED_BY, Events, Items, ItemVectors, Slates, Users, arrow_schema
 
@@ -80,7 +81,7 @@ def open_parquet(path: Path) -> pq.ParquetFile:
 
 def read_schema(root: Path, table: str) -> pa.Schema:
     """The schema of `table` as found on disk, all its files joined, types unchecked; SchemaError if files disagree."""
-    schemas = [open_parquet(path).schema_arrow.remove_metadata() for path in require_files(root, table)]
+    schemas = [same_unit(open_parquet(path).schema_arrow) for path in require_files(root, table)]
     try:
         return pa.unify_schemas(schemas)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
