@@ -86,16 +86,20 @@ def prepare(home: Home, run: str, params: dict[str, Any], data: Path | None, cha
         (place / "data" / ".gitignore").write_text(f"/{DATA_INPUT.name}\n")
         dvc("add", "--quiet", str(DATA_INPUT), cwd=place)
     if champion is not None:
-        _bring_champion(champion, place / CHAMPION_INPUT)
+        bring_champion(champion, place / CHAMPION_INPUT)
     git("add", "--all", "params.yaml", "data", cwd=place)
     git(*AUTHOR, "commit", "--quiet", "--allow-empty", "-m", f"Inputs of run {run}", cwd=place)
     return place
 
 
-def _bring_champion(run_dir: Path, place: Path) -> None:
+def bring_champion(run_dir: Path, place: Path) -> None:
+    """The champion as it was judged, what it is and what its data looked like, out of its run into a worktree."""
     manifest = json.loads((run_dir / "manifest.json").read_text())
     shutil.copytree(run_dir / "judged", place / "judged")
     told = {"run": run_dir.name, "version": manifest["content"]["model_version"]}
+    model = json.loads((run_dir / "model" / "manifest.json").read_text())
+    if "trained_until" in model:  # how old its data is decides whether the challenger's may be old
+        told["trained_until"] = model["trained_until"]
     (place / "champion.json").write_text(json.dumps(told, sort_keys=True) + "\n")
     profile = json.loads((run_dir / "validation.json").read_text())["profile"]
     (place / "profile.json").write_text(json.dumps(profile, sort_keys=True) + "\n")

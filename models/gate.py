@@ -47,7 +47,7 @@ class GateParams:
     max_users: int | None = 4000  # of the gate slice; of more a fixed sample is judged: the interval is narrow by then
     max_calibration_error: float = 0.05
     min_coverage: float = 0.01
-    max_data_age_days: float = 45.0  # told, not judged, of a first model: no champion is fresher
+    max_data_age_days: float = 45.0  # told, not judged, where the champion is no fresher or there is none
     leak_value: float = 0.9
     leak_ratio: float = 6.0
     yardsticks: tuple[str, ...] = ("popular", "recently_popular", "own_counts", "item_knn")
@@ -68,6 +68,7 @@ class Evidence:
     proof: Mapping[str, Any] | None = None  # off-policy judgement of the learned page policy, where there is one
     against: Mapping[str, Any] | None = None  # the same by the order of what was shown, against the rival's
     rival: str = CHAMPION  # one of ORDERS
+    newer_than_champion: bool = False  # the newest event is later than the champion's; False also where nobody knows
 
 
 @dataclass(frozen=True)
@@ -240,6 +241,8 @@ def _age(evidence: Evidence, params: GateParams) -> Check:
     check = Check(rule, limit, age, PASS if evidence.data_age_days <= params.max_data_age_days else REFUSE)
     if evidence.champion is None:
         return _told(check, f"{limit}; told, not judged: there is no champion that is fresher")
+    if evidence.newer_than_champion:  # who replays an archive would otherwise never get past the first model
+        return _told(check, f"{limit}; told, not judged: the champion's data is older")
     return check
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from flows.stages.training import TREES
 from models import evaluation
 from models.gate import Evidence, judge
 from models.history import DAY_US
-from models.homepage import HomepageModel
+from models.homepage import HomepageModel, utc
 from models.metrics import estimate
 
 A = Artifacts()
@@ -49,6 +50,7 @@ def evaluate() -> None:
         "data_age_days": 0.0 if load.params().data.as_of is None else _age(times.end_us),
         "champion": None if about is None else about["version"],
         "champion_note": note,
+        "newer_than_champion": newer_than(about, times.end_us),
     }
     load.write_json(A.evaluation / "evidence.json", evidence)
     load.write_json(A.evaluation / "segments.json", {name: mask.astype(int).tolist() for name, mask in masks.items()})
@@ -61,6 +63,13 @@ def _age(end_us: int) -> float:
 
     now = _end_of_day(load.params().data.as_of)
     return 0.0 if now is None else round(max(0.0, now.timestamp() * 1e6 - end_us) / DAY_US, 3)
+
+
+def newer_than(champion: dict[str, Any] | None, end_us: int) -> bool:
+    """Whether the data goes on after the champion's; False where there is no champion, or an old one does not say."""
+    until = None if champion is None else champion.get("trained_until")
+    # Both as `utc` writes them, in whole seconds: the same data must not look newer by a fraction.
+    return until is not None and datetime.fromisoformat(utc(end_us)) > datetime.fromisoformat(until)
 
 
 def _translated(champion: HomepageModel, model: HomepageModel) -> evaluation.Top:

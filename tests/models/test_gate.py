@@ -162,6 +162,16 @@ def test_the_age_of_a_first_model_is_told_and_stops_nothing() -> None:
     assert verdict.verdict == PASS and check.observed == "663.0 days" and "told, not judged" in check.limit
 
 
+def test_old_data_is_told_and_stops_nothing_where_the_champions_is_older_still() -> None:
+    """A shop that replays an archive, one more day a night, would otherwise be refused for ever after its first run."""
+    stale = evidence(data_age_days=300.0, champion=users(0.3, 2))
+    assert judge(stale, PARAMS).verdict == REFUSE  # the same data again, or an older export than the champion's
+    verdict = judge(replace(stale, newer_than_champion=True), PARAMS)
+    check = next(one for one in verdict.checks if one.rule.startswith("age of the newest event"))
+    assert verdict.verdict == PASS
+    assert check.observed == "300.0 days" and check.limit.endswith("told, not judged: the champion's data is older")
+
+
 def test_trees_that_cannot_be_told_apart_from_the_network_stop_nothing() -> None:
     """182 users, -0.013 [-0.042, +0.018]: seen on a small shop, whose first model could never have passed."""
     few = evidence()
