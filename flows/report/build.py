@@ -73,6 +73,8 @@ def _place(run: str) -> Path:
 def _next(facts: Json) -> str:
     if passed(facts):
         return f"homeranker promote {facts['run']['run']}"
+    if words.tied(facts):
+        return "nothing: the champion stays; more data or a longer gate slice decides (split.gate_days; see the report)"
     return "look at the gates and the data in the report; the champion, if any, goes on serving"
 
 

@@ -101,8 +101,20 @@ def _models(metrics: Json) -> list[Json]:
 
 
 def _gate(check: Json, metrics: Json) -> Json:
-    """A rule with, where it is a comparison, both sides' values, the mean difference and the margin."""
-    told = {**check, "mean": None, "margin": None, "challenger": None, "other": None, "other_name": None}
+    """A rule with, where it is a comparison, both sides' values, the mean difference and the margin.
+
+    `judged` false: a segment of too few users, which the gate lets pass and nobody may read as held.
+    """
+    judged = not (check["rule"].startswith(SEGMENT) and check["low"] is None)
+    told = {
+        **check,
+        "judged": judged,
+        "mean": None,
+        "margin": None,
+        "challenger": None,
+        "other": None,
+        "other_name": None,
+    }
     if check["low"] is None:
         return told
     told["mean"] = float(check["observed"].split(" ", 1)[0])

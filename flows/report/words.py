@@ -7,9 +7,11 @@ reviewer who has to guess it cannot decide.
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
-from models.gate import CANNOT_TELL, CHAMPION, ORDERS, PASS, SERVED
+from flows.report import policy
+from models.gate import CANNOT_TELL, ORDERS, PASS
 
 Json = dict[str, Any]
 DECIDING = "ndcg@10"
@@ -33,11 +35,8 @@ METRICS = {
     "mrr@10": "MRR@10",
     "map@10": "MAP@10",
 }
-RIVALS = {
-    CHAMPION: "The pages were served by the champion and what it learned since, which both models lack here.",
-    SERVED: "No champion served these pages: the other order is that of everything that served, what it learned live"
-    " included; the model stands alone, and must be surely better. The two verdicts share one error of 5 %.",
-}
+AGAINST_CHAMPION = "NDCG@10 against champion"
+DAY = timedelta(days=1)
 NO_RUN = "RUN"  # stands for the run's id in a report that must not name it
 CANNOT_TEACH = {
     "views and carts": "No views or carts: the order of browsing cannot be learned, only that of purchases.",
@@ -69,17 +68,18 @@ def of(facts: Json) -> Json:
     """All sentences."""
     return {
         "verdict": _verdict(facts),
-        "decides": "the off-policy proof decides" if _proof(facts) else "the yardsticks decide",
+        "decides": "the off-policy proof decides" if policy.proof(facts) else "the yardsticks decide",
         "scores": _scores(facts),
         "question": _question(facts),
+        "tie": _tie(facts),
         "against": [
-            _against(one, _proof(facts) is not None)
+            _against(one, policy.proof(facts) is not None)
             for one in facts["models"]
             if one["name"] in ("champion", "lightgbm")
         ],
         "sequence": _sequence(facts),
         "cannot_teach": [_cannot_teach(one) for one in _shut(facts) if one["name"] in CANNOT_TEACH],
-        "policy": _policy(facts),
+        "policy": policy.sentences(facts),
         "not_checked": _not_checked(facts),
         "commands": _commands(facts),
     }
@@ -100,24 +100,16 @@ def _shut(facts: Json) -> list[Json]:
     return [tier for tier in facts["data"]["tiers"] if not tier["open"]]
 
 
-def _proof(facts: Json) -> Json | None:
-    """The off-policy judgement of a learned page policy: where there is one, lists of next visits do not decide."""
-    learned: Json = facts["policy"]["learned"]
-    found: Json | None = learned["proof"] if learned["learned"] else None
-    return found
-
-
-def _rival(learned: Json) -> str:
-    """Whose order it was compared with; runs of before had champions only."""
-    return str(learned.get("rival", CHAMPION))
-
-
 def _verdict(facts: Json) -> str:
     rules, failed = len(facts["gates"]), [gate["rule"] for gate in facts["gates"] if gate["verdict"] != PASS]
     if not failed:
-        decided = "the off-policy proof" if _proof(facts) else "the yardsticks"
+        few = sum(not gate["judged"] for gate in facts["gates"])
+        idle = f" ({few} of them not judged: too few users)" if few else ""
+        decided = "the off-policy proof" if policy.proof(facts) else "the yardsticks"
         kind = f", as a first model (there is no champion; {decided} decided)"
-        return f"Pass{kind if facts['verdict']['kind'] == 'bootstrap' else ''}: all {rules} rules of the gate hold."
+        return (
+            f"Pass{kind if facts['verdict']['kind'] == 'bootstrap' else ''}: all {rules} rules of the gate hold{idle}."
+        )
     said = "Cannot tell, which is a refusal" if facts["verdict"]["verdict"] == CANNOT_TELL else "Refused"
     return f"{said}: {len(failed)} of {rules} rules of the gate did not hold ({', '.join(failed)})."
 
@@ -132,12 +124,12 @@ def _scores(facts: Json) -> str:
         f" {estimate(mine)}; that of {beside['label']} is {estimate(beside['metrics'][DECIDING])}; paired difference"
         f" {difference(beside['challenger_minus'][DECIDING])}."
     )
-    proof, order = _proof(facts), facts["policy"]["learned"].get("against")
+    proof, order = policy.proof(facts), facts["policy"]["learned"].get("against")
     if proof is None:
         return f"O{lists[1:]}"
     said = f"Value of a page against the logging policy: {proof['verdict']}, {'; '.join(proof['reasons'])}. "
     if order:
-        rival = ORDERS[_rival(facts["policy"]["learned"])]
+        rival = ORDERS[policy.rival(facts["policy"]["learned"])]
         said += f"Order of what was shown against {rival}: {order['verdict']}, {'; '.join(order['reasons'])}. "
     return f"{said}Told, not judged, since what is clicked next follows what was shown: {lists}"
 
@@ -147,7 +139,40 @@ def _question(facts: Json) -> str:
         if facts["champion"] is None:
             return "May this model become the first champion and meet shoppers?"
         return f"May this model replace the champion {facts['champion']}?"
+    if tied(facts):
+        return "Wait for more evidence, or take the fresher model on a person's word?"
     return "Is the data or the model at fault? There is nothing to promote; what serves now goes on serving."
+
+
+def tied(facts: Json) -> Json | None:
+    """The comparison with the champion, where it is all that is undecided: neither data nor model is at fault then."""
+    open_ = [gate for gate in facts["gates"] if gate["verdict"] != PASS]
+    if [gate["rule"] for gate in open_] != [AGAINST_CHAMPION] or open_[0]["verdict"] != CANNOT_TELL:
+        return None
+    gate: Json = open_[0]
+    return gate if gate["low"] <= 0 <= gate["high"] else None
+
+
+def _tie(facts: Json) -> list[str]:
+    """What a tie means, what would decide it, and who may go on all the same; empty where there is none."""
+    gate = tied(facts)
+    if gate is None:
+        return []
+    run = NO_RUN if facts["run"] is None else facts["run"]["run"]
+    slice_ = facts["windows"][-1]
+    length = datetime.fromisoformat(slice_["until"]) - datetime.fromisoformat(slice_["from"])
+    return [
+        f"The challenger and the champion {facts['champion']} cannot be told apart: NDCG@10 {difference(gate)}, an"
+        " interval around 0. Nothing else stands against the challenger.",
+        "The champion stays, and keeps learning live from what shoppers do.",
+        f"What would decide it: a longer gate slice (split.gate_days in params.yaml; here {length / DAY:.1f} days of"
+        f" {facts['users']:,} users), or more data.",
+        f"A named person may still promote the fresher one: {_override(run)}. It stays on record.",
+    ]
+
+
+def _override(run: str) -> str:
+    return f'homeranker promote {run} --override --by "NAME" --why "TEXT"'
 
 
 def _against(one: Json, only_told: bool) -> str:
@@ -177,62 +202,14 @@ def _sequence(facts: Json) -> str:
     )
 
 
-def _policy(facts: Json) -> list[str]:
-    policy, told = facts["policy"], []
-    told.append(
-        f"What ships: Plackett-Luce exploration ({policy['name']}): every slot is drawn from a softmax over the"
-        f" candidates' utilities at temperature {policy['temperature']:g}, mixed with a uniform share of"
-        f" {policy['floor']:g}. The probability of each draw is known exactly and logged as the slot's propensity."
-    )
-    learned = policy["learned"]
-    if not learned["learned"]:
-        told.append(
-            f"No policy was learned and no off-policy estimate was made: {learned['why']} (the log has"
-            f" {policy['slates']:,} rows of slates). Any figure here would be invented. The scores are the ranker's."
-            " Once this service has logged its own pages, they carry propensities and the next run can learn from them."
-        )
-        return told
-    worth = learned["worth"]
-    horizon = (
-        f"Of it, {worth['staying']:.3f} are what a click brings later in its visit (policy.value.rest_of_visit)."
-        if worth["staying"]
-        else "It looks one page ahead (a contextual bandit): no policy with a longer horizon has shown more in the"
-        " simulated table (python -m benchmarks.policies)."
-    )
-    told.append(
-        "The page policy was learned from impressions: the ranker's network, fitted to the clicks on what was shown,"
-        f" with a term for each position. A click counts {worth['base']:.3f} + {worth['slope']:.4f} x price, a line"
-        f" through what followed clicks. {horizon}"
-    )
-    proof = learned["proof"]
-    if proof is None:
-        told.append("It was not judged: no page was logged after the cut.")
-        return told
-    told.append(
-        f"Off-policy verdict: {proof['verdict']}. {'; '.join(proof['reasons'])}. Assumes that a slot's reward depends"
-        " on its item and position alone, and values the places of the target's own pages, as far as the log shows"
-        " such items there; modules, diversity and rules of the service are left out."
-    )
-    if against := learned["against"]:
-        told.append(
-            f"Order of what was shown against {ORDERS[_rival(learned)]}: {against['verdict']}."
-            f" {'; '.join(against['reasons'])}. {RIVALS[_rival(learned)]} What nobody was shown, this cannot tell."
-            " Assumes that a reward is the look at a place times the worth of the item."
-        )
-    told.append(
-        "Diagnostics: " + ", ".join(f"{name} {value:,.4g}" for name, value in proof["diagnostics"].items()) + "."
-    )
-    return told
-
-
 def _not_checked(facts: Json) -> list[str]:
     data, training = facts["data"], facts["training"]
     told = ["How shoppers answer: everything here is measured on a past log, nothing on live traffic."]
     if facts["simulated"]:
         told.append("Any real shop: all of this data is simulated.")
     told.append(
-        "The very model that ships: it keeps the judged weights, over counts and statistics refreshed up to the end of"
-        " the data; no later data is left to judge it on."
+        f"The very model that {policy.ships(facts)}: it keeps the judged weights, over counts and statistics refreshed"
+        " up to the end of the data; no later data is left to judge it on."
     )
     told.append(
         "The page as composed: what is judged is the ranker's own top 10. What modules, diversity and exploration cost"
@@ -273,7 +250,9 @@ def _commands(facts: Json) -> list[Json]:
     run = NO_RUN if facts["run"] is None else facts["run"]["run"]
     verify = {"does": "Recompute every hash of this run", "type": f"homeranker verify {run}"}
     if facts["verdict"]["verdict"] != PASS:
+        fresher = [{"does": "Take the fresher one all the same, under your name", "type": _override(run)}]
         return [
+            *(fresher if tied(facts) else []),
             {"does": "See which runs there are and what serves", "type": "homeranker status"},
             verify,
             {"does": "After the data or params.yaml were corrected", "type": "homeranker retrain"},

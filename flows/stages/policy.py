@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from typing import Any
+
+import pyarrow as pa
 
 from flows.paths import Artifacts
 from flows.stages import load
 from flows.stages.progress import tell
 from models import recipe
-from models.homepage import HomepageModel
+from models.homepage import HomepageModel, utc
+from models.policy.impressions import pages_of
 from models.policy.plackett_luce import PlackettLuceParams
 from models.policy.recipe import learn_policy
 from models.sequence import load_model
@@ -45,4 +49,15 @@ def policy() -> None:
     else:
         told.model.save(A.policy / "judged")
         recipe.refresh(told.model, log, table, load.times().end_us).save(A.policy / "final")
-    load.write_json(A.policy / "policy.json", told.to_json())
+    pages: dict[str, Any] | None = None
+    if told.model is None and slates is not None and settings.policy.learn:
+        pages = _pages(slates, judged)
+    load.write_json(A.policy / "policy.json", told.to_json() | {"pages": pages})
+
+
+def _pages(slates: pa.Table, judged: HomepageModel) -> dict[str, Any]:
+    """How many pages could have taught and judged, and where the cut lay between them."""
+    cut_us = judged.trained_until_us
+    pages = pages_of(slates, load.clean_events(), judged.items)
+    before = sum(page.served_us < cut_us for page in pages)
+    return {"before": before, "after": len(pages) - before, "cut": utc(cut_us)}

@@ -270,6 +270,65 @@ def test_a_champion_and_the_worth_of_the_sequence_network_are_said_in_words(tmp_
     assert "One dot a bin" in text and "so there is no plot of it" not in text
 
 
+def tie(root: Path) -> Artifacts:
+    """Nothing stands against the challenger but that it cannot be told apart from the champion."""
+    told = documents()
+    open_ = check("NDCG@10 against champion", "cannot tell", mean=0.004)
+    told["verdict.json"] |= {"kind": "champion", "verdict": "cannot tell", "reasons": ["NDCG@10 against champion"]}
+    told["verdict.json"]["checks"].append(open_)
+    told["evaluation/evidence.json"] |= {"champion": "m0"}
+    told["evaluation/metrics.json"]["models"] |= {"champion": model(0.29, 0.004)}
+    return write(root, told)
+
+
+def test_a_tie_with_the_champion_blames_nobody_and_says_what_would_decide(tmp_path: Path) -> None:
+    artifacts = tie(tmp_path / "a")
+    text = " ".join(Reader(write_report(artifacts, tmp_path / "out", run=RUN).read_text()).text.split())
+    markdown_ = (tmp_path / "out" / "report.md").read_text()
+    assert "Is the data or the model at fault" not in text + markdown_
+    for said in (
+        "Wait for more evidence, or take the fresher model on a person's word?",
+        "The challenger and the champion m0 cannot be told apart: NDCG@10 +0.004 [-0.006, +0.014], an interval around",
+        "The champion stays, and keeps learning live",
+        "a longer gate slice (split.gate_days in params.yaml; here 11.6 days of 300 users), or more data",
+        'homeranker promote r-1 --override --by "NAME" --why "TEXT"',
+    ):
+        assert said in text, said
+    assert "cannot be told apart" in markdown_ and "the champion stays" in summary_lines(artifacts, RUN)[-1]
+    other = refused(tmp_path / "b")  # it does not surely beat a yardstick: that is no tie
+    text = Reader(write_report(other, tmp_path / "other", run=RUN).read_text()).text
+    assert "Is the data or the model at fault" in text and "--override" not in text
+
+
+def test_what_was_refused_would_have_shipped_and_does_not(artifacts: Artifacts, tmp_path: Path) -> None:
+    passed = Reader(write_report(artifacts, tmp_path / "passed").read_text()).text
+    assert "What ships: Plackett-Luce" in passed and "would ship" not in passed
+    write_report(refused(tmp_path / "a"), tmp_path / "refused")
+    for name in ("report.html", "report.md"):
+        text = (tmp_path / "refused" / name).read_text()
+        assert "What would ship: Plackett-Luce" in text and "hat ships" not in text
+
+
+def test_a_segment_of_too_few_users_is_shown_as_not_judged(artifacts: Artifacts, tmp_path: Path) -> None:
+    page = write_report(artifacts, tmp_path / "out").read_text()
+    rows = re.findall(r"<tr[^>]*><th scope=\"row\">(?:segment )?few</th>.*?</tr>", page, re.S)
+    assert len(rows) == 2 and all("not judged</span>" in row and "✓" not in row for row in rows)
+    assert "all 6 rules of the gate hold (1 of them not judged: too few users)" in Reader(page).text
+    assert "<dd>5 of 5</dd>" in page
+    line = next(one for one in (tmp_path / "out" / "report.md").read_text().splitlines() if "segment few" in one)
+    assert "| not judged |" in line
+
+
+def test_a_log_with_pages_is_told_where_its_cut_lies_and_not_to_begin_to_log(tmp_path: Path) -> None:
+    told = documents()
+    plain = " ".join(Reader(write_report(write(tmp_path / "a", told), tmp_path / "out").read_text()).text.split())
+    assert "Once this service has logged its own pages" in plain
+    told["policy/policy.json"] |= {"pages": {"before": 120, "after": 3400, "cut": "2026-01-01T18:00:00Z"}}
+    text = " ".join(Reader(write_report(write(tmp_path / "b", told), tmp_path / "out").read_text()).text.split())
+    assert "Once this service has logged" not in text
+    assert "120 before the cut, which teach, and 3,400 after it, which judge. The cut lies on 2026-01-01;" in text
+
+
 def test_a_missing_artifact_is_named(artifacts: Artifacts, tmp_path: Path) -> None:
     artifacts.verdict.unlink()
     with pytest.raises(ArtifactError, match=r"verdict\.json: cannot be read"):
