@@ -72,6 +72,7 @@ class Evidence:
     def __init__(self, con: Any, sources: dict[str, TableFiles], params: ValidationParams) -> None:
         self.con, self.sources, self.params = con, sources, params
         self.measures: dict[str, float] = {}
+        self.words: dict[str, str] = {}  # what a measure says, where its number alone says too little
         self._counts: dict[tuple[str, str], int] = {}
 
     def columns(self, table: str) -> tuple[str, ...]:
@@ -127,7 +128,9 @@ class Evidence:
             count = self.bad_rows(rule.table, rule.bad) if rule.bad and not passed else 0
         else:
             count = int(result.result.get("unexpected_count") or 0)
-        observed = f"{value:.4g}" if rule.kind == "measure" and value is not None else ""
+        observed = ""
+        if rule.kind == "measure" and value is not None:
+            observed = self.words.get(str(rule.measure), f"{value:.4g}")
         samples = () if passed else self.samples(rule)
         few = not passed and self._is_set_aside(rule) and count <= self.params.bad_row_share_critical * rows
         return Check(

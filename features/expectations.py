@@ -20,11 +20,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from features import drift, integrity
+from features import census, drift, integrity
 from features.errors import HomerankerError, SourceError
 from features.evidence import Evidence, create_view, open_database
 from features.rules import Rule, all_rules
-from features.schema import REQUIRED_TABLES, TABLES, Events, Items, Slates
+from features.schema import REQUIRED_TABLES, TABLES, Events, Items
 from features.tiers import find_tiers
 from features.validation import Check, ReferenceProfile, ValidationParams, ValidationReport, verdict_of
 
@@ -198,8 +198,8 @@ def validate(
                 create_view(con, source)
             days = _profile(run, load_time, reference)
             suites = _Suites(address)
-            checks += _run_suites(run, all_rules(params, load_time), suites)
-            tiers = find_tiers(con, run.columns(Events.TABLE), run.columns(Slates.TABLE), params)
+            checks += _run_suites(run, [*all_rules(params, load_time), *census.rules(params)], suites)
+            tiers = find_tiers(run)
             suites.close()
         except duckdb.Error as error:
             raise HomerankerError(f"validation of {tables_dir} stopped: {str(error).splitlines()[0]}") from error
@@ -212,10 +212,11 @@ def validate(
 def _profile(run: Evidence, load_time: datetime | None, reference: ReferenceProfile | None) -> drift.DayCounts:
     """Count the days of `events` and fill the measures; empty counts where there are no events to count."""
     present = run.columns(Events.TABLE)
+    census.take(run)
     drift.find_duplicates(run.con, present)
     if Events.EVENT_TIME not in present:
         return drift.DayCounts({}, {}, {}, {}, None, None)
     days = drift.count_days(run.con, present)
-    run.measures = drift.compare(days, reference, run.params)
+    run.measures |= drift.compare(days, reference, run.params)
     run.measures |= drift.measures(run.con, days, present, run.columns(Items.TABLE), run.params, load_time)
     return days

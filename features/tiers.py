@@ -5,50 +5,55 @@ and off-policy proof. A tier is open when its own check holds and every lower on
 one below; the limits are in `ValidationParams`.
 """
 
+# Queries are put together from the predicates of `census.py`, never from the data.
+# ruff: noqa: S608
+
 from __future__ import annotations
 
-from typing import Any
-
+from features.census import of_the_willing
+from features.evidence import Evidence
 from features.schema import Events, Slates
-from features.validation import Tier, ValidationParams
+from features.validation import Tier
 
 
-def _event_numbers(con: Any, present: tuple[str, ...]) -> tuple[int, int, int]:
+def _event_numbers(run: Evidence) -> tuple[int, int, int]:
     """Purchases, users with a purchase, views and carts."""
-    if not {Events.EVENT_TYPE, Events.USER_ID, Events.ITEM_ID} <= set(present):
+    if not {Events.EVENT_TYPE, Events.USER_ID, Events.ITEM_ID} <= set(run.columns(Events.TABLE)):
         return 0, 0, 0
-    row = con.execute(
+    row = run.con.execute(
         "SELECT count(*) FILTER (WHERE event_type = 'purchase'),"
         " approx_count_distinct(user_id) FILTER (WHERE event_type = 'purchase'),"
-        " count(*) FILTER (WHERE event_type IN ('view', 'click', 'add_to_cart')) FROM events WHERE user_id IS NOT NULL"
+        " count(*) FILTER (WHERE event_type IN ('view', 'click', 'add_to_cart')) FROM events"
+        f" WHERE user_id IS NOT NULL AND {of_the_willing(run, Events.TABLE)}"
     ).fetchone()
     return int(row[0]), int(row[1]), int(row[2])
 
 
-def _slate_numbers(con: Any, slates: tuple[str, ...], events: tuple[str, ...]) -> tuple[int, int, float, float]:
-    """Impressions, clicks on them, share with a propensity, share drawn at random."""
-    if not {Slates.REQUEST_ID, Slates.ITEM_ID, Slates.POSITION, Slates.PROPENSITY} <= set(slates):
+def _slate_numbers(run: Evidence) -> tuple[int, int, float, float]:
+    """Impressions, answers to them, share with a propensity, share drawn at random."""
+    if not {Slates.REQUEST_ID, Slates.ITEM_ID, Slates.POSITION, Slates.PROPENSITY} <= set(run.columns(Slates.TABLE)):
         return 0, 0, 0.0, 0.0
-    n, with_p, drawn = con.execute(
+    n, with_p, drawn = run.con.execute(
         "SELECT count(*), count(*) FILTER (WHERE propensity > 0 AND propensity <= 1),"
         " count(*) FILTER (WHERE propensity > 0 AND propensity < 1) FROM slates WHERE position >= 1"
+        f" AND {of_the_willing(run, Slates.TABLE)}"
     ).fetchone()
     clicks = 0
-    if {Events.REQUEST_ID, Events.ITEM_ID, Events.EVENT_TYPE} <= set(events):
-        clicks = con.execute(
-            "SELECT count(*) FROM events e WHERE event_type IN ('click', 'add_to_cart', 'purchase') AND request_id IS"
-            " NOT NULL AND (request_id, item_id) IN (SELECT (request_id, item_id) FROM slates)"
+    if {Events.REQUEST_ID, Events.ITEM_ID, Events.EVENT_TYPE} <= set(run.columns(Events.TABLE)):
+        # A product page that was opened out of a slate is a click on it: the policy learns from both alike.
+        clicks = run.con.execute(
+            "SELECT count(*) FROM events WHERE event_type IN ('click', 'view', 'add_to_cart', 'purchase')"
+            " AND request_id IS NOT NULL AND (request_id, item_id) IN (SELECT (request_id, item_id) FROM slates)"
+            f" AND {of_the_willing(run, Events.TABLE)}"
         ).fetchone()[0]
     return int(n), int(clicks), with_p / max(n, 1), drawn / max(n, 1)
 
 
-def find_tiers(
-    con: Any, events: tuple[str, ...], slates: tuple[str, ...], params: ValidationParams
-) -> tuple[Tier, Tier, Tier, Tier]:
-    """The four tiers of the views `events` and `slates`, of which the named columns are there."""
-    purchases, buyers, views = _event_numbers(con, events)
-    impressions, clicks, with_p, drawn = _slate_numbers(con, slates, events)
-    p = params
+def find_tiers(run: Evidence) -> tuple[Tier, Tier, Tier, Tier]:
+    """The four tiers of the views `events` and `slates`; who did not agree opens none."""
+    purchases, buyers, views = _event_numbers(run)
+    impressions, clicks, with_p, drawn = _slate_numbers(run)
+    p = run.params
     facts = [
         (
             "purchases",

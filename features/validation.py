@@ -34,6 +34,7 @@ class ValidationParams:
     unknown_item_share_critical: float = 0.20  # below it cleaning keeps the rows aside
     bad_row_share_critical: float = 0.0001  # rows that break a column's rule: up to here set aside with a warning
     partition_share_critical: float = 0.001  # rows in the partition of another day
+    no_consent_share_warning: float = 0.5  # of all events: of users who did not agree, and who train nothing
     currency_share_warning: float = 0.005  # of all events: priced in another currency than the catalogue
     price_ratio: float = 5.0  # a price this many times over or under its measure means another unit
     volume_low: float = 0.6  # rows a day, as a ratio to the last accepted run
