@@ -18,6 +18,7 @@ from features.schema import Events, Items, Slates, Users
 USER_KEY = "user_key"  # user_id, or "session:" + session_id for a guest
 NET_QUANTITY = "net_quantity"  # + bought, - returned of what was bought before; 0 for other events
 REASON = "reason"
+NO_CONSENT = "user_id: no consent to personalization"  # a reason
 BROWSING = ("view", "click", "search")
 _UNITS = 10_000  # of money
 UTC_TIME = "timestamp('UTC', 6)"
@@ -121,7 +122,7 @@ def judge(
     joined = joined.left_join(refused, joined[Events.USER_ID] == refused["_user"])
     cases = [
         (joined[time] > moment(latest), f"{time}: in the future"),
-        (joined["_refused"].notnull(), "user_id: no consent to personalization"),
+        (joined["_refused"].notnull(), NO_CONSENT),
         (joined[Events.ITEM_ID].notnull() & joined["_known"].isnull(), "item_id: unknown item"),
     ]
     temporary = ["_item", "_known", "_user", "_refused"]

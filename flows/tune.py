@@ -31,6 +31,7 @@ from flows import config, runs, workspace
 from flows.forget import forget_erased
 from flows.paths import REPOSITORY, Home
 from flows.registry import held
+from flows.stages.leftover import require_actions
 from flows.stages.load import choose_times
 from flows.tune_space import as_sections, changed, current, suggest_ranker, suggest_sequence
 from models import ranker, recipe
@@ -86,7 +87,8 @@ def prepare(home: Home, data: str) -> Prepared:
         shutil.rmtree(place, ignore_errors=True)
         import_data(settings.data.format, source, place / "tables")
         forget_erased(place / "tables", erased)
-        clean(place / "tables", place / "cleaning", settings.cleaning)
+        report = clean(place / "tables", place / "cleaning", settings.cleaning)
+        require_actions(report, place / "tables", place / "cleaning")
         shutil.rmtree(place / "tables")
         (place / "cleaning").rename(place / "clean")
     items = ItemTable.from_arrow(pq.read_table(place / "clean" / f"{Items.TABLE}.parquet"))

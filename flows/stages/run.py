@@ -24,6 +24,7 @@ from flows.paths import CHAMPION_INPUT, Artifacts
 from flows.sources import make_tables
 from flows.stages import load
 from flows.stages.judging import evaluate, gate
+from flows.stages.leftover import require_actions
 from flows.stages.packaging import package
 from flows.stages.policy import policy
 from flows.stages.training import train_ranker, train_sequence
@@ -90,6 +91,7 @@ def clean_tables() -> None:
         engine=EngineConfig(engine=settings.data.engine),
     )
     load.write_json(A.clean / "cleaning.json", report.as_dict())
+    require_actions(report, A.tables, A.clean, until)
 
 
 def build_history() -> None:
