@@ -131,6 +131,10 @@ class Evidence:
         observed = ""
         if rule.kind == "measure" and value is not None:
             observed = self.words.get(str(rule.measure), f"{value:.4g}")
+        if rule.kind == "columns" and not passed:
+            usable = self.columns(rule.table)
+            required = [c.name for c in TABLES[rule.table].COLUMNS if not c.nullable and c.name not in usable]
+            observed = f"missing or of another type: {', '.join(required)}"
         samples = () if passed else self.samples(rule)
         few = not passed and self._is_set_aside(rule) and count <= self.params.bad_row_share_critical * rows
         return Check(

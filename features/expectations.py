@@ -198,7 +198,9 @@ def validate(
                 create_view(con, source)
             days = _profile(run, load_time, reference)
             suites = _Suites(address)
-            checks += _run_suites(run, [*all_rules(params, load_time), *census.rules(params)], suites)
+            accepted = reference is not None and bool(reference.rows_by_day)
+            rules = [*all_rules(params, load_time, accepted), *census.rules(params)]
+            checks += _run_suites(run, rules, suites)
             tiers = find_tiers(run)
             suites.close()
         except duckdb.Error as error:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from features.conform import check_type
 from features.errors import SchemaError, SourceError
-from features.schema import PARTITION, TABLES, Column, Events
+from features.schema import PARTITION, TABLES, TIMESTAMP, Column, Events
 from features.tables import table_files
 from features.validation import SAMPLE_ROWS, Check, Severity
 
@@ -135,9 +135,21 @@ def _column_checks(table: str, column: Column, schemas: dict[str, pa.Schema]) ->
                 check_type(schema.field(column.name).type, column, table, name)
             except SchemaError:
                 wrong[name] = str(schema.field(column.name).type)
-    found = ", ".join(sorted(set(wrong.values())))
+    found = ", ".join(sorted(set(wrong.values()))) + (f": {_cure(column, list(wrong.values()))}" if wrong else "")
     rule = f"{column.name} is of type {column.type}"
     return [there, _failure(table, column.name, rule, list(wrong), len(schemas), "critical", found)]
+
+
+def _cure(column: Column, found: list[str]) -> str:
+    """What to do about a column of another type; only a shop knows in which zone its clocks stood."""
+    if column.type != TIMESTAMP:
+        return "write it in that type, or the table as CSV for homeranker import canonical SRC DEST"
+    if any(kind.startswith("timestamp") for kind in found):
+        return "times without a zone; give them the shop's own zone and write them in UTC"
+    return (
+        "write timestamps with a zone, in UTC; or the table as CSV, its times with an offset as 2026-01-31T12:00:00Z,"
+        " for homeranker import canonical SRC DEST"
+    )
 
 
 def inspect(tables_dir: Path, table: str, must_exist: bool) -> tuple[TableFiles, list[Check]]:
@@ -153,8 +165,11 @@ def inspect(tables_dir: Path, table: str, must_exist: bool) -> tuple[TableFiles,
         except (pa.ArrowException, OSError, ValueError) as error:
             size = path.stat().st_size
             broken.append(f"{name}: {_why(error) if size else 'empty, 0 bytes'}")
+    missing = (
+        "" if paths else f"neither {table}/*.parquet nor {table}.parquet; homeranker import FORMAT SRC DEST makes it"
+    )
     checks = [
-        Check(table, FILES, "the table is there", "critical" if must_exist else "info", bool(paths)),
+        Check(table, FILES, "the table is there", "critical" if must_exist else "info", bool(paths), observed=missing),
         _failure(table, FILES, "every file is whole and can be read", broken, len(paths)),
     ]
     good = tuple(path for path in paths if path.relative_to(tables_dir).as_posix() in schemas)

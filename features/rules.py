@@ -24,6 +24,7 @@ PARTITION_DAY = "_partition_day"  # of the view: the date in the file's path, nu
 DUPLICATES = "_duplicates"  # of the database: event ids that occur more than once, see `drift.find_duplicates`
 EMAIL = r"^[^@\s]+@[^@\s]+\.[A-Za-z]{2,}$"
 FULL_NAME = r"^[A-Z][a-z]+ [A-Z][a-z]+$"
+LAST_ACCEPTED, EARLIER_DAYS = "the last accepted run", "the days before the newest week"
 PRICED = f"({Events.EVENT_TYPE} IN ('purchase', 'return'))"
 
 
@@ -50,7 +51,7 @@ class Rule:
 def column_rules(table: str, separate_keys: tuple[str, ...] = (Events.EVENT_ID,)) -> list[Rule]:
     """The rules that a table's `Column`s state. A unique event id is no column rule: a repeat may be a retry."""
     names = ", ".join(c.name for c in TABLES[table].COLUMNS if not c.nullable)
-    rules = [Rule(table, "(columns)", f"the columns {names} are there", "critical", "columns", ())]
+    rules = [Rule(table, "(columns)", f"the columns {names} are there and of their types", "critical", "columns", ())]
     for c in TABLES[table].COLUMNS:
 
         def add(kind: Kind, sentence: str, bad: str, c: Column = c) -> None:
@@ -227,9 +228,12 @@ def catalogue_rules() -> list[Rule]:
     ]
 
 
-def measure_rules(params: ValidationParams) -> list[Rule]:
-    """Rules on measures of `events` as a whole: freshness, volume, distribution, crowding, against the reference."""
-    e, p = Events, params
+def measure_rules(params: ValidationParams, accepted: bool = True) -> list[Rule]:
+    """Rules on measures of `events` as a whole: freshness, volume, distribution, crowding, against the reference.
+
+    `accepted` false: there is no reference, and the newest week is compared with what lies before it.
+    """
+    e, p, before = Events, params, LAST_ACCEPTED if accepted else EARLIER_DAYS
     rules: list[Rule] = []
 
     def add(
@@ -244,14 +248,14 @@ def measure_rules(params: ValidationParams) -> list[Rule]:
         None,
         p.max_age_days,
     )
-    volume = f"volume: rows a day are {p.volume_low:g} to {p.volume_high:g} times the last accepted run's"
+    volume = f"volume: rows a day are {p.volume_low:g} to {p.volume_high:g} times those of {before}"
     add(e.EVENT_ID, "volume_ratio", volume, p.volume_low, p.volume_high)
     odd = f"volume: every day has {p.volume_low:g} to {p.volume_high:g} times the rows of the days around it"
     add(e.EVENT_ID, "day_volume_ratio", odd, p.volume_low, p.volume_high)
     same = "volume: days that were accepted before still have their rows (ratio)"
     add(e.EVENT_ID, "overlap_ratio", same, p.overlap_ratio, 1 / p.overlap_ratio, "critical")
     unit = f"unit: the typical price is within {p.price_ratio:g} times "
-    add(e.PRICE, "price_ratio", unit + "the last accepted run's", 1 / p.price_ratio, p.price_ratio, "critical")
+    add(e.PRICE, "price_ratio", f"{unit}that of {before}", 1 / p.price_ratio, p.price_ratio, "critical")
     add(e.PRICE, "catalogue_price_ratio", unit + "the catalogue's", 1 / p.price_ratio, p.price_ratio, "critical")
     add(
         e.PRICE,
@@ -266,30 +270,30 @@ def measure_rules(params: ValidationParams) -> list[Rule]:
     named: dict[str, str] = {e.EVENT_TYPE: e.EVENT_TYPE, e.PLATFORM: e.PLATFORM, e.SURFACE: e.SURFACE,
                              e.CURRENCY: e.CURRENCY, "price_bucket": e.PRICE, "hour": e.EVENT_TIME}  # fmt: skip
     for key, column in named.items():
-        sentence = f"drift: distribution of {key} as in the last accepted run (PSI over its noise)"
+        sentence = f"drift: distribution of {key} as in {before} (PSI over its noise)"
         add(column, f"psi_{key}", sentence, None, p.psi)
         if key not in ("price_bucket", "hour"):
-            add(column, f"new_{key}", f"in-set: no {key} that the last accepted run did not have (rows)", None, 0)
+            add(column, f"new_{key}", f"in-set: no {key} that {before} did not have (rows)", None, 0)
             add(
                 column,
                 f"gone_{key}",
-                f"in-set: every frequent {key} of the last accepted run is there (values)",
+                f"in-set: every frequent {key} of {before} is there (values)",
                 None,
                 0,
             )
     for column in (e.USER_ID, e.SESSION_ID, e.PLATFORM, e.SURFACE, e.PRICE):
-        sentence = f"nulls: share of null {column} as in the last accepted run"
+        sentence = f"nulls: share of null {column} as in {before}"
         add(column, f"null_change_{column}", sentence, -p.null_share_change, p.null_share_change)
     return rules
 
 
-def all_rules(params: ValidationParams, load_time: datetime | None) -> list[Rule]:
+def all_rules(params: ValidationParams, load_time: datetime | None, accepted: bool = True) -> list[Rule]:
     """Every rule of every table, in the order of the report."""
     makers: list[Callable[[], list[Rule]]] = [
         lambda: [rule for table in TABLES for rule in column_rules(table)],
         lambda: event_rules(params, load_time),
         lambda: slate_rules(params, load_time),
         catalogue_rules,
-        lambda: measure_rules(params),
+        lambda: measure_rules(params, accepted),
     ]
     return [rule for make in makers for rule in make()]

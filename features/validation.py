@@ -142,7 +142,8 @@ def pseudonym(value: object) -> str | None:
 def _line(check: Check) -> str:
     count = f": {check.unexpected:,} ({check.percent:.3g} %)" if check.unexpected else ""
     observed = f"; observed {check.observed}" if check.observed else ""
-    return f"{check.table}.{check.column}: {check.rule}{count}{observed}"
+    broken = "" if check.unexpected else "not so: "  # without a count the rule alone would read as if it held
+    return f"{check.table}.{check.column}: {broken}{check.rule}{count}{observed}"
 
 
 def _samples(check: Check) -> list[str]:

@@ -61,6 +61,8 @@ def resolve(request: Request) -> tuple[dict[str, Any], Path, bool]:
     if request.until is not None:
         _check_date(request.until)
         data["until"] = request.until
+    if not request.data.strip():  # an empty path would be the folder that one stands in
+        raise UsageError(f"--data is empty: name one of {', '.join((*NAMED_DATA, OPEN_BANDIT))}, or a directory")
     named = request.data in NAMED_DATA
     if named:
         data["format"], source = place_of(request.data, REPOSITORY)

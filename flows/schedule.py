@@ -135,9 +135,16 @@ def deploy(cron: str, data: str, promote: bool, timezone: str, watch_minutes: in
 
     resolve(Request(data=data))
     try:
+        CronSchedule(cron=cron)
+    except ValueError as error:
+        raise UsageError(
+            f'--cron {cron!r} is no cron line: write minute, hour, day, month and weekday, as "0 3 * * *" for every day'
+            " at three"
+        ) from error
+    try:
         CronSchedule(cron=cron, timezone=timezone)
     except ValueError as error:
-        raise UsageError(f"--cron {cron!r} --timezone {timezone}: {str(error).splitlines()[-1].strip()}") from error
+        raise UsageError(f"--timezone {timezone!r} is no time zone: write UTC, or as Europe/Berlin") from error
     address = os.environ.get("PREFECT_API_URL")
     if not address:
         raise UsageError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from features.errors import HomerankerError, UsageError
+from features.schema import MAX_ID_LENGTH
 from flows.registry import Registry
 
 
@@ -86,6 +87,9 @@ def erase(home: Path, user: str) -> dict[str, Any]:
     from serving.params import from_environment
     from serving.tokens import Signer, read_secret
 
+    text = user.encode("utf-8", "ignore").decode()  # without what no text holds, such as half of a character
+    if not 1 <= len(user) <= MAX_ID_LENGTH or text != user or "\0" in user:
+        raise UsageError(f"{user!r} is no user id: ids are 1 to {MAX_ID_LENGTH} characters; nothing was erased")
     log = EventLog(home)
     online = OnlineHistory(home, from_environment().redis_url)
     try:

@@ -7,6 +7,8 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,6 +94,53 @@ def test_the_terminal_text_names_rule_count_and_rows() -> None:
     raise_if_critical(replace(report, checks=()))
 
 
+def said_of(folder: Path, word: str) -> str:
+    """The lines of the terminal's text in which a word stands."""
+    return "\n".join(line for line in render_text(validate(folder, load_time=LOADED)).splitlines() if word in line)
+
+
+def test_a_table_that_is_not_there_does_not_read_as_if_it_were(tmp_path: Path) -> None:
+    folder = generate_tables(tmp_path, GenerateParams(first_day=date(2026, 1, 7), days=1, rows_per_day=100))
+    table_files(folder, "items")[0].unlink()
+    assert said_of(folder, "(files)") == (
+        "[critical] items.(files): not so: the table is there; observed neither items/*.parquet nor items.parquet;"
+        " homeranker import FORMAT SRC DEST makes it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("type_", "found", "cure"),
+    [
+        (pa.string(), "string", "write timestamps with a zone, in UTC; or the table as CSV"),
+        (pa.timestamp("us"), "timestamp[us]", "times without a zone; give them the shop's own zone and write them"),
+    ],
+)
+def test_times_of_another_type_are_told_apart_from_a_column_that_is_missing(
+    tmp_path: Path, type_: pa.DataType, found: str, cure: str
+) -> None:
+    folder = generate_tables(tmp_path, GenerateParams(first_day=date(2026, 1, 7), days=1, rows_per_day=100))
+    (path,) = table_files(folder, "events")
+    rows = pq.ParquetFile(path).read()
+    at = rows.column_names.index("event_time")
+    values = rows["event_time"].cast(pa.timestamp("us")).cast(type_)
+    pq.write_table(rows.set_column(at, "event_time", values), path)
+    said = said_of(folder, "event_time")
+    assert f"event_time is of type timestamp[us, tz=UTC]: 1 (100 %); observed {found}: {cure}" in said
+    assert (
+        "not so: the columns event_id, event_time, event_type are there and of their types; observed missing or of"
+        " another type: event_time" in said
+    )
+
+
+def test_drift_is_called_by_what_it_is_measured_against(tmp_path: Path) -> None:
+    folder = generate_tables(tmp_path, GenerateParams(first_day=date(2025, 12, 3), days=36, rows_per_day=100))
+    alone = validate(folder, load_time=LOADED)
+    rules = [check.rule for check in alone.checks if check.rule.startswith(("drift:", "volume: rows", "nulls:"))]
+    assert rules and all("the days before the newest week" in rule and "accepted" not in rule for rule in rules)
+    again = validate(folder, load_time=LOADED, reference=alone.profile)
+    assert any("as in the last accepted run" in check.rule for check in again.checks)
+
+
 def test_verdict_follows_the_worst_failure() -> None:
     failed = Check("t", "c", "r", "warning", False)
     assert verdict_of((failed, replace(failed, severity="info"))) == "warn"
@@ -131,7 +180,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_an_expectation_that_errs_is_our_error_not_bad_data(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = Rule("items", "no_such_column", "a rule with a slip", "critical", "not_null", ())
-    monkeypatch.setattr(expectations, "all_rules", lambda params, load_time: [broken])
+    monkeypatch.setattr(expectations, "all_rules", lambda *_: [broken])
     with pytest.raises(HomerankerError, match="error of homeranker, not of the data") as error:
         validate(shop)
     assert not isinstance(error.value, ValidationFailed)
