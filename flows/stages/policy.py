@@ -13,6 +13,7 @@ from flows.stages import load
 from flows.stages.progress import tell
 from models import recipe
 from models.homepage import HomepageModel, utc
+from models.items import ItemTable
 from models.policy.impressions import pages_of
 from models.policy.plackett_luce import PlackettLuceParams
 from models.policy.recipe import learn_policy
@@ -51,13 +52,12 @@ def policy() -> None:
         recipe.refresh(told.model, log, table, load.times().end_us).save(A.policy / "final")
     pages: dict[str, Any] | None = None
     if told.model is None and slates is not None and settings.policy.learn:
-        pages = _pages(slates, judged)
+        pages = pages_around(judged.trained_until_us, slates, load.clean_events(), table)
     load.write_json(A.policy / "policy.json", told.to_json() | {"pages": pages})
 
 
-def _pages(slates: pa.Table, judged: HomepageModel) -> dict[str, Any]:
-    """How many pages could have taught and judged, and where the cut lay between them."""
-    cut_us = judged.trained_until_us
-    pages = pages_of(slates, load.clean_events(), judged.items)
+def pages_around(cut_us: int, slates: pa.Table, events: pa.Table, items: ItemTable) -> dict[str, Any]:
+    """How many pages with drawn slots could have taught and judged, and where the cut lay between them."""
+    pages = pages_of(slates, events, items)
     before = sum(page.served_us < cut_us for page in pages)
     return {"before": before, "after": len(pages) - before, "cut": utc(cut_us)}
