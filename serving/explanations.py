@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from models.history import UserState
+from models.history import TYPE_WEIGHT, UserState
 from models.homepage import HomepageModel
 from models.live_signals import NAMES
 from models.policy import FloatArray
 from models.taste import Taste
-from serving.recommender import touched
 
 
 def keep_state(state: UserState, item_ids: Sequence[str]) -> dict[str, Any]:
@@ -102,3 +101,8 @@ def explain(model: HomepageModel | None, slate: dict[str, Any], item_id: str, se
             features.append({"name": part.name, "value": value, "contribution": share})
     features += live_parts(slate, item_id)
     return {"item_id": item_id, "score": slot[3], "because": because, "features": features}
+
+
+def touched(state: UserState) -> set[int]:
+    """Items that say something about what this person wants."""
+    return set(state.item_P[TYPE_WEIGHT[state.type_P] > 0].tolist())

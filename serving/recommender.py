@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from models.history import PURCHASE, TYPE_CODE, TYPE_WEIGHT, Action, UserState
+from models.history import PURCHASE, TYPE_CODE, Action, UserState
 from models.homepage import Ranking
 from models.live_signals import NAMES, signals, sources
 from models.page import FILLER, PlacedSlot, Pool
@@ -27,7 +27,7 @@ from models.retrieval import Names
 from serving.snapshot import Snapshot
 
 DAY_US = 86_400_000_000
-NEW_DAYS = 30
+NEW_DAYS, JUST_US = 30, DAY_US // 8  # of an item in the shop; since a purchase, which a visit rarely repeats
 NEAR = 60  # neighbours of a viewed item, and popular items, that a module may hold
 KEPT_NEAR = 20_000  # items whose neighbours a snapshot remembers
 MAX_TITLE = 60
@@ -69,6 +69,11 @@ class Candidates:
     source_C: Names
     signal_CF: FloatArray
     fallback: str | None
+
+    def only(self, keep_C: BoolArray) -> Candidates:
+        """Some of them."""
+        signal_CF = self.signal_CF[keep_C] if len(self.signal_CF) else self.signal_CF
+        return Candidates(self.index_C[keep_C], self.score_C[keep_C], self.source_C[keep_C], signal_CF, self.fallback)
 
 
 NOBODY = Candidates(NONE, np.empty(0), np.empty(0, dtype=object), NO_SIGNALS, None)
@@ -246,8 +251,11 @@ def page(
     """
     eligible_I = eligible(snapshot, exclude, state, now_us)
     found = candidates(snapshot, state, eligible_I, now_us, page_size + len(snapshot.rules.pin), passed)
-    pools = modules(snapshot, found, state, now_us, page_size)
-    filler = _subset(found, np.ones(found.index_C.size, dtype=np.bool_), FILLER, "More to discover", page_size)
+    just_C = snapshot.items.marked(state.bought_since(now_us - JUST_US))[found.index_C]
+    pools = modules(snapshot, found.only(~just_C) if just_C.any() else found, state, now_us, page_size)
+    last = np.argsort(just_C, kind="stable")  # shown again only where nothing else is left
+    left_C = np.where(just_C, -np.inf, found.score_C)[last]
+    filler = Pool(FILLER, "More to discover", found.index_C[last], left_C, page_size)
     slots, hits = snapshot.composer.compose(pools, filler, eligible_I, page_size, rng)
     place_S = snapshot.items.places(found.index_C)[np.array([slot.item for slot in slots], dtype=np.int64)]
     reasons = {pool.module: REASONS.get(pool.module, pool.title) for pool in pools if pool.module != "for_you"}
@@ -281,14 +289,11 @@ def why_not(snapshot: Snapshot, state: UserState, item_id: str, now_us: int, pag
     place = np.flatnonzero(found.index_C == at)
     if not place.size:
         return f"{item_id} is eligible, but no source made it one of {found.index_C.size} candidates"
+    if at in state.bought_since(now_us - JUST_US):
+        return f"{item_id} was bought in this visit: it comes last, where nothing else is left"
     rank, score = int(place[0]) + 1, float(found.score_C[place[0]])
     lift = float(snapshot.composer.rules.lift_I[at])
     moved = f", moved by {lift:+g} by a rule" if lift else ""
     if rank <= page_size // 2:
         return f"{item_id} is shown on most pages: rank {rank} of {found.index_C.size}, score {score:.3f}{moved}"
     return f"{item_id} is eligible, but its score {score:.3f} gives it rank {rank} of {found.index_C.size}{moved}"
-
-
-def touched(state: UserState) -> set[int]:
-    """Items that say something about what this person wants."""
-    return set(state.item_P[TYPE_WEIGHT[state.type_P] > 0].tolist())

@@ -32,9 +32,9 @@ def shop(model_dir: Path, now: int) -> Snapshot:
     return build(HomepageModel.load(model_dir), [], Rules(), ServingParams(), now)
 
 
-def person(shop: Snapshot, now: int, *actions: tuple[str, str]) -> UserState:
+def person(shop: Snapshot, now: int, *actions: tuple[str, str], visit: str = "s") -> UserState:
     done = [Action(item, kind, now - 60_000_000 + n, "s") for n, (item, kind) in enumerate(actions)]
-    return UserState.build(None, done, shop.items.index, "s")
+    return UserState.build(None, done, shop.items.index, visit)
 
 
 def shown(
@@ -49,11 +49,27 @@ def shown(
 
 def test_a_returning_customer_gets_modules_with_their_reasons(shop: Snapshot, now: int) -> None:
     bought = [(f"i{n:03d}", "purchase") for n in range(0, 125, 5)]
-    state = person(shop, now, *bought, ("i131", "view"))
+    state = person(shop, now, *bought, ("i131", "view"), visit="the next one")
     made = page(shop, state, [], 24, now, np.random.default_rng(0))
     assert made.reasons["because_you_viewed"].startswith("Because you viewed")
     assert set(shown(shop, state, now)["buy_again"]) <= {item for item, _ in bought}
     assert "i131" not in shown(shop, state, now)["because_you_viewed"]
+
+
+def test_what_a_visit_has_just_bought_comes_last_in_it_and_not_in_the_next(shop: Snapshot, now: int) -> None:
+    bought = ("i004", "purchase")
+    buyer, later = person(shop, now, bought), person(shop, now, bought, visit="the next one")
+
+    def pages(state: UserState, at: int = now) -> set[str]:
+        return {item for items in shown(shop, state, at).values() for item in items}
+
+    assert "i004" not in pages(buyer)
+    assert "bought in this visit" in why_not(shop, buyer, "i004", now)
+    assert "i004" in pages(later)
+    assert "i004" in pages(buyer, now + 4 * 3_600_000_000)  # a client that never ends a session
+    others = tuple(item for item in shop.items.item_ids if item not in ("i004", "i011", "i021"))
+    few = shown(shop, buyer, now, 24, others)
+    assert [item for items in few.values() for item in items][-1] == "i004"  # no page is shorter for it
 
 
 def test_what_is_kept_for_strangers_is_what_each_would_get_alone(shop: Snapshot, now: int) -> None:
