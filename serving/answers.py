@@ -175,9 +175,7 @@ def events(runtime: Runtime, request: EventsRequest, now_us: int) -> Json:
 
 def hits(now: Snapshot, state: UserState, query: str, now_us: int) -> tuple[IntArray, FloatArray, FloatArray]:
     """(C,) places of what a query finds, best words first, their relevance, and their scores for this person."""
-    index_C, relevance_C = now.search.find(query)
-    keep_C = now.available_I[index_C] & ~now.composer.rules.excluded_I[index_C]
-    index_C, relevance_C = index_C[keep_C], relevance_C[keep_C]
+    index_C, relevance_C = now.search.find(query, now.available_I & ~now.composer.rules.excluded_I)
     if not index_C.size:
         return index_C, relevance_C, relevance_C
     person_C, _ = recommender.score_items(now, state, index_C, now_us)

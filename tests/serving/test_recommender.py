@@ -16,6 +16,7 @@ from models.homepage import HomepageModel
 from models.rules import Rules
 from models.taste import Taste
 from serving import explanations
+from serving.answers import hits
 from serving.catalogue import Patch
 from serving.params import ServingParams
 from serving.recommender import page, why_not
@@ -128,6 +129,16 @@ def test_stock_changes_at_once_and_only_texts_rebuild(shop: Snapshot, now: int) 
     told = build(shop.model, [Patch("n1", {"title": "Brand new kettle"}, 3)], Rules(), ServingParams(), now)
     assert told.search.find("kettle")[0].tolist() == [told.items.index["n1"]]
     assert told.items.titles[told.items.index["i001"]] == shop.items.titles[shop.items.index["i001"]]
+
+
+def test_a_search_finds_what_may_be_shown_behind_hundreds_of_better_hits_that_may_not(shop: Snapshot, now: int) -> None:
+    sold_out = [Patch(f"gone{n}", {"title": "Kettle", "available": False}, n + 1) for n in range(350)]
+    barred = [Patch(f"barred{n}", {"title": "Kettle", "brand": "barred"}, n + 400) for n in range(350)]
+    there = [Patch(f"there{n}", {"title": f"Kettle with a long name {n}"}, n + 800) for n in range(5)]
+    rules = Rules.model_validate({"exclude": [{"brand": "barred"}]})
+    full = build(shop.model, [*sold_out, *barred, *there], rules, ServingParams(), now)
+    index_C, _, _ = hits(full, person(full, now), "kettle", now)
+    assert {full.items.item_ids[at] for at in index_C} == {patch.item_id for patch in there}
 
 
 def test_no_consent_means_no_personal_page(shop: Snapshot) -> None:
