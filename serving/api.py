@@ -54,6 +54,10 @@ async def read_body(request: Request) -> Any:
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind != "application/json":
         raise Problem(415, "the body must be sent as application/json")
+    encodings = ",".join(request.headers.getlist("content-encoding")).lower().split(",")
+    if {one.strip() for one in encodings} - {"", "identity"}:
+        plain = {"accept-encoding": "identity"}  # RFC 9110: a 415 for an encoding names those that are read
+        raise Problem(415, "the body must not be encoded: leave Content-Encoding out", headers=plain)
     length = request.headers.get("content-length", "0")
     if not length.isdigit() or int(length) > MAX_BODY:
         raise Problem(413, f"the body is over {MAX_BODY} bytes")

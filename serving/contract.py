@@ -100,7 +100,7 @@ class HomepageRequest(_Body):
     platform: Platform | None = None
     page_size: Annotated[Whole, Field(ge=1, le=100)] = 24
     exclude: Annotated[list[Id], Field(max_length=1000)] = []
-    context: dict[str, Any] = {}
+    context: dict[str, Any] | None = None
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"user_id": "u1", "session_id": "s1", "platform": "web", "page_size": 24}]}

@@ -116,7 +116,7 @@ def _call(
     """One operation with its answers; errors that any call may meet are always listed."""
     reference = {"$ref": f"#/components/schemas/{answer}"}
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    codes = {400: "no JSON", 413: "over 1 MiB", 415: "not sent as JSON", 422: "an invalid field"} if body else {}
+    codes = {400: "no JSON", 413: "over 1 MiB", 415: "not plain JSON", 422: "an invalid field"} if body else {}
     codes |= {401: "no valid key", 429: "too many requests", 503: "overloaded or not ready", **more.pop("errors", {})}
     answers: Json = {str(status): {"description": summary, "content": {"application/json": {"schema": reference}}}}
     answers |= {str(code): {"description": text, "content": problem} for code, text in sorted(codes.items())}
