@@ -8,6 +8,7 @@ gives the same bytes. `bentoml serve DIR` runs it as it is.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -27,7 +28,7 @@ from typing import Any
 
 import yaml
 
-from features.errors import ArtifactError, UsageError
+from features.errors import ArtifactError, BusyError, UsageError
 from serving.params import SETTINGS_FILE, from_environment
 from serving.requirements import serving_requirements
 
@@ -150,14 +151,32 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def check_port(host: str, port: int) -> None:
+    """BusyError where the server could not listen there."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        # As the server does: connections of a service that has just stopped do not keep its port, a listener does.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OverflowError as error:
+            raise UsageError(f"--port {port}: ports go from 1 to 65535") from error
+        except OSError as error:
+            taken = error.errno == errno.EADDRINUSE
+            why = "is taken by another program" if taken else f"cannot be used ({error.strerror})"
+            mend = "free it, or choose another one (--port, or HOMERANKER_PORT of an image)"
+            raise BusyError(f"port {port} of {host} {why}: {mend}") from error
+
+
 def serve(bento_or_model: Path, home: Path, host: str, port: int, workers: int = 1, fallback: bool = False) -> int:
     """Serve a Bento, or a model with this checkout's code, until SIGTERM or SIGINT; returns the exit status.
 
-    Without HOMERANKER_API_KEYS only 127.0.0.1 is served, whatever `host` says: UsageError.
+    Without HOMERANKER_API_KEYS only 127.0.0.1 is served, whatever `host` says: UsageError. A port that cannot be
+    listened on is a BusyError.
     """
     if not from_environment().keys and host not in ("127.0.0.1", "localhost", "::1"):
         raise UsageError(f"--host {host} needs keys: set HOMERANKER_API_KEYS, or serve on 127.0.0.1")
     host = "127.0.0.1" if host == "localhost" else host
+    check_port(host, port)
     bento = bento_or_model
     if not (bento_or_model / "bento.yaml").is_file():
         bento = build_bento(bento_or_model, home / "bentos" / "served")
