@@ -29,6 +29,7 @@ from typing import Any
 import yaml
 
 from features.errors import ArtifactError, BusyError, UsageError
+from serving import lifeline
 from serving.params import SETTINGS_FILE, from_environment
 from serving.requirements import serving_requirements
 
@@ -128,8 +129,8 @@ def command(bento: Path, host: str, port: int) -> list[str]:
 
 
 def environment(home: Path, *, workers: int = 1, fallback: bool = False, **more: str) -> dict[str, str]:
-    """Variables of a serving process."""
-    return {
+    """Variables of a serving process, which ends with this one."""
+    variables = {
         **os.environ,
         "BENTOML_DO_NOT_TRACK": "1",
         "BENTOML_HOME": str(home / "bentoml"),
@@ -142,6 +143,8 @@ def environment(home: Path, *, workers: int = 1, fallback: bool = False, **more:
         "PYTHONDONTWRITEBYTECODE": "1",  # what serves stays what was packaged, byte for byte
         **more,
     }
+    lifeline.leave(variables)
+    return variables
 
 
 def free_port() -> int:

@@ -24,7 +24,7 @@ import bentoml
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
-from serving import door
+from serving import door, lifeline
 from serving.api import Api, application
 from serving.edge import Edge
 from serving.params import from_environment
@@ -76,9 +76,17 @@ def _logging() -> None:
 class Homeranker:
     """Personal homepages for a shop."""
 
+    @bentoml.on_deployment  # type: ignore[untyped-decorator]
+    @staticmethod
+    def supervise() -> None:
+        """In the process that starts the workers, before it does."""
+        lifeline.follow()
+        lifeline.leave(os.environ)
+
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def begin(self) -> None:
         """Load and warm everything before the first request."""
+        lifeline.follow()
         _logging()
         sys.setswitchinterval(0.0005)  # the event loop must not wait 5 ms for a page under way
         bundled = Path(os.environ.get("HOMERANKER_MODEL") or BUNDLED)
