@@ -31,4 +31,5 @@ class LoopParams:
 
     warm_days: int = 10
     old_page_weight: float = 1.5  # of popularity in the page that the shop had before
+    old_page_logged: bool = True  # false: before its first model the shop logged events only, and not what it showed
     shop: SimulatorParams = field(default_factory=lambda: SimulatorParams(users=1000, bots=1))

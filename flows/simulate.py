@@ -34,7 +34,7 @@ from flows.serving import export
 from flows.simulate_day import Client, Visit, catalogue_changes, play_arm, serve_day
 from models.ope import SlotLog, estimate, faults
 from models.simulator import Shop
-from models.simulator.logs import day_tables, play_day
+from models.simulator.logs import day_tables, play_day, without_pages
 from models.simulator.pages import CountedPages, OraclePages, PagePolicy, PlackettLucePages, PopularPages
 from models.simulator.shop import day_of
 
@@ -116,7 +116,8 @@ class Loop:
         for day in range(self.warm):
             played = play_day(shop, policy, day, self.seed)
             self.popular.learn([wave.answers for wave in played.waves], np.random.default_rng(0))
-            for table, rows in day_tables(shop, played, policy.name):
+            logged = day_tables(shop, played, policy.name)
+            for table, rows in logged if self.params.old_page_logged else without_pages(logged):
                 writers.setdefault(table, TableWriter(self.tables, table)).write(rows)
         for table, rows in ((Items.TABLE, shop.items(self.warm - 1)), (Users.TABLE, shop.users(self.warm - 1))):
             writers.setdefault(table, TableWriter(self.tables, table)).write(rows)

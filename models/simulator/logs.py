@@ -6,7 +6,7 @@ on day by day, so that memory holds one day. Shapes as in shop.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,17 @@ def day_tables(shop: Shop, day: Day, policy: str) -> Iterator[tuple[str, pa.Tabl
         names = request_names(day.batch, wave.rows_R, wave.answers.page_R)
         yield Events.TABLE, shop.events(day.batch, wave.rows_R, wave.answers, names)
     yield Events.TABLE, shop.returns(day.batch.day)
+
+
+def without_pages(tables: Iterable[tuple[str, pa.Table]]) -> Iterator[tuple[str, pa.Table]]:
+    """The same of a shop that does not log what it shows: no slates, and events that name none."""
+    for table, rows in tables:
+        if table == Events.TABLE:
+            for name in (Events.REQUEST_ID, Events.POSITION):
+                at = rows.schema.get_field_index(name)
+                rows = rows.set_column(at, rows.schema.field(at), pa.nulls(rows.num_rows, rows.schema.field(at).type))
+        if table != Slates.TABLE:
+            yield table, rows
 
 
 def simulate_log(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from gymnasium.utils.env_checker import check_env
 
@@ -16,9 +17,10 @@ from features.expectations import validate
 from features.schema import Events, Items, ItemVectors, Slates, Users
 from features.tables import read_table
 from features.validation import ValidationParams, raise_if_critical
-from models.simulator import Shop, SimulatorParams, Truth, generate
+from models.simulator import Shop, SimulatorParams, Truth, generate, simulate_log
 from models.simulator.draws import codes
 from models.simulator.env import PageEnv
+from models.simulator.logs import without_pages
 from models.simulator.pages import PlackettLucePages, explored_slots, slot_propensities
 
 PARAMS = SimulatorParams(users=300, items=240, sessions_per_day=250, days=5, page_size=12, click_bias=-2.6)
@@ -189,3 +191,15 @@ def _episode(env: PageEnv, seed: int) -> list[float]:
         rewards.append(reward)
     assert info["oracle"] >= info["value"] > 0
     return [*rewards, info["value"] / info["oracle"]]
+
+
+def test_a_shop_that_logged_no_page_is_simulated_with_its_events_alone() -> None:
+    shop = replace(SimulatorParams(), users=30, items=40, sessions_per_day=40.0, days=1)
+    logged = list(simulate_log(shop))
+    left = list(without_pages(logged))
+    assert {name for name, _ in logged} - {name for name, _ in left} == {"slates"}
+    before, after = (pa.concat_tables(rows for name, rows in told if name == "events") for told in (logged, left))
+    assert before["request_id"].null_count < before.num_rows == after["request_id"].null_count
+    assert after.schema == before.schema and after.drop(["request_id", "position"]) == before.drop(
+        ["request_id", "position"]
+    )
