@@ -194,7 +194,7 @@ def _episode(env: PageEnv, seed: int) -> list[float]:
 
 
 def test_a_shop_that_logged_no_page_is_simulated_with_its_events_alone() -> None:
-    shop = replace(SimulatorParams(), users=30, items=40, sessions_per_day=40.0, days=1)
+    shop = replace(PARAMS, users=30, sessions_per_day=40.0, days=1)
     logged = list(simulate_log(shop))
     left = list(without_pages(logged))
     assert {name for name, _ in logged} - {name for name, _ in left} == {"slates"}
