@@ -105,7 +105,7 @@ def for_young_pages(first: datetime, last: datetime, pages: Sequence[datetime], 
     """The parameters with a gate slice that leaves young pages to learn from; as they are where the usual slice does.
 
     `pages`: when each page with propensities was served, sorted. `pages_before` lie before the slice and half as many
-    in it, in whole days where these hold so many.
+    in it, in whole days where these hold so many, else as a share of the pages.
     """
     usual, least = make_windows(first, last, params).gate.start, params.pages_before
     if params.gate_start or params.gate_days or not pages or last - first < timedelta(days=3):
@@ -113,8 +113,8 @@ def for_young_pages(first: datetime, last: datetime, pages: Sequence[datetime], 
     day_after, gap = _day_after(last), timedelta(minutes=params.gap_minutes)
     first_midnight = datetime.combine(pages[0].astimezone(UTC).date(), time(), UTC)
     whole = max(1, math.floor((day_after - first_midnight).days * params.pages_share))
-    within = (last - pages[0]) * params.pages_share
-    for start in (day_after - timedelta(days=whole), last - within):
+    within = pages[int(len(pages) * (1 - params.pages_share))]
+    for start in (day_after - timedelta(days=whole), within):
         before = bisect_left(pages, start - gap)
         if start > usual and before >= least and len(pages) - bisect_left(pages, start) >= least / 2:
             return replace(params, gate_days=(day_after - start) / timedelta(days=1))

@@ -117,7 +117,7 @@ def gate_start(days_of_pages: float, pages_a_day: int, params: SplitParams | Non
     ("days", "a_day", "starts"),
     [
         (0.6, 1_300, datetime(2026, 2, 26, tzinfo=UTC)),  # too few pages to learn from: the ranker's usual slice
-        (0.6, 5_000, SERVED + timedelta(days=0.4)),  # enough in two thirds of a day
+        (0.6, 5_000, SERVED + timedelta(days=0.4)),  # enough in two thirds of a day's pages
         (1.6, 2_000, datetime(2026, 3, 3, tzinfo=UTC)),
         (4.6, 360, SERVED + timedelta(days=4.6 * 2 / 3)),  # a whole day does not hold enough to judge
         (7.6, 2_000, datetime(2026, 3, 8, tzinfo=UTC)),
@@ -126,6 +126,15 @@ def gate_start(days_of_pages: float, pages_a_day: int, params: SplitParams | Non
 )
 def test_young_pages_are_not_all_in_the_gate_slice(days: float, a_day: int, starts: datetime) -> None:
     assert gate_start(days, a_day) == starts
+
+
+def test_a_night_without_visitors_takes_nothing_from_what_pages_can_teach() -> None:
+    """Two evenings of 850 pages each: two thirds of the pages, not of the hours."""
+    evenings = (SERVED + timedelta(days=day, hours=10) for day in (0, 1))
+    pages = [start + timedelta(hours=4) * at / 850 for start in evenings for at in range(850)]
+    params = for_young_pages(OPENED, pages[-1], pages, SplitParams())
+    cut = make_windows(OPENED, pages[-1], params).gate.start
+    assert sum(page < cut for page in pages) == 1_133
 
 
 @settings(deadline=None, max_examples=60)
