@@ -29,8 +29,9 @@ class OpeParams:
     alpha: float = 0.05
     margin: float = 0.0  # how much worse, as a share of the logging policy's value, still passes
     margin_champion: float = 0.05  # the same against the champion, in the order of what was shown (reorder.py)
-    min_support: float = 0.2  # of the target's choices; only where support may be partial
-    min_shown: float = 0.1  # the same, for a verdict on the order of what was shown
+    min_support: float = (
+        0.2  # of the target's choices, where support may be partial, and for any order of what was shown
+    )
     min_pages: int = 500
     min_effective: float = 50.0  # slots: effective sample size of the weights
     max_weight: float = 1e5  # the bound holds for any weight; beyond this a propensity is hardly believed

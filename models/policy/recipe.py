@@ -37,6 +37,7 @@ from models.policy.value import (
     Worth,
     add_worth,
     before_clicks,
+    believe_less,
     held_out,
     learn,
     worth_of_clicks,
@@ -47,7 +48,7 @@ from models.sequence import SequenceModel
 from models.training import Curves, Progress, quiet
 
 FIRST_SLOTS, LEAST_CALIBRATED = 3, 300  # where, and on how many slots, the chance of a click is calibrated
-LEAST_ORGANIC = 0.05  # below it the ranker of next visits is not worth a second network
+LEAST_ORGANIC = 0.05
 
 
 @dataclass(frozen=True)
@@ -133,9 +134,12 @@ def learn_policy(
     people = People(events, log, judged.items)
     seen = impressions(before, people, log, judged.items, sequence, workers=workers)
     names = feature_names(judged.knowledge)
-    weight = params.value.organic * organic_share(slates, events, cut_us)
-    offset = (judged.ranker, weight) if weight >= LEAST_ORGANIC else None
+    organic = organic_share(slates, events, cut_us)
+    known = organic >= LEAST_ORGANIC  # below it no second network is worth its time
+    offset = (judged.ranker, params.value.organic * organic) if known else None
     net, worth, curves = _fit(seen, names, params.value, offset, checkpoints, progress)
+    if known and params.value.pessimism:
+        believe_less(net.ranker, names.index("appeal_doubt"), params.value.pessimism * organic)
     worth = _with_rest(worth, before, _prices(judged), params.value)
     newest = _rows(seen, np.arange(len(seen.x_NKF)) >= _cut(seen))  # which the weights did not see
     model = _model(judged, net, worth, newest)
@@ -235,7 +239,7 @@ def prove(
     if known_N.any():
         mine_N = np.concatenate(scores_of_shown(learned.model, pages, people, workers))
         against = compare(log.take(known_N), mine_N[known_N], rival.score_N[known_N], look_S, ope, rival.margin)
-        against = against.supported(proof.diagnostics["mean weight"], ope.min_shown)
+        against = against.supported(proof.diagnostics["mean weight"], ope.min_support)
     if rival.name == CHAMPION:
         said.append(rival.score_N)
     known_N = np.logical_and.reduce([np.isfinite(one_N) for one_N in said])

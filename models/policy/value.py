@@ -9,7 +9,8 @@ what pages showed are switched off: an item that was seldom shown has few, howev
 A page that was chosen by a ranker shows only what that one thinks much of: what tells shown from never shown cannot be
 learned from it, and a network fitted to it alone thinks as much of everything. So where people also find items without
 a page, by search and by browsing, the ranker of next visits stays beneath the network as an offset, in log-odds as it
-is, and counts by the share of acts that followed no page.
+is, and counts by the share of acts that followed no page; by the same share what pages hardly showed is believed less
+(a lower bound of its appeal).
 What a click is worth at an item's price is a line through the log's carts and purchases, which are too rare to be
 learned item by item, and joins the score through the weight of the price. Greedy on that score is the contextual bandit
 of horizon one page; Plackett-Luce with a floor samples it.
@@ -67,6 +68,7 @@ class ValueParams:
     ridge: float = 1000.0  # how surely the columns weigh what they weigh before anybody clicked
     believed: float = 1.0  # of that prior
     organic: float = 1.0  # of the ranker's score of next visits, times the share of acts that followed no page
+    pessimism: float = 8.0  # standard deviations that an appeal must be better by, times that share
     net: RankerParams = field(
         default_factory=lambda: RankerParams(batch=64, loop=LoopParams(epochs=3, learning_rate=1e-3, weight_decay=0.05))
     )
@@ -228,6 +230,17 @@ def add_worth(ranker: RankerNet, price_feature: int, worth: Worth, price: Floats
     scale = float(ranker.scale_F[price_feature])
     with torch.no_grad():
         ranker.linear.weight[0, price_feature] += slope / scale if scale > 0 else 0.0
+
+
+def believe_less(ranker: RankerNet, doubt_feature: int, weight: float) -> None:
+    """Let each unit of a column that nothing was learned of take `weight` from the score, in place."""
+    first = ranker.mlp[0]
+    assert isinstance(first, nn.Linear)  # noqa: S101 - how RankerNet is built
+    with torch.no_grad():
+        ranker.mean_F[doubt_feature], ranker.scale_F[doubt_feature] = 0.0, 1.0
+        first.weight[:, doubt_feature] = 0.0
+        ranker.down.weight[:, doubt_feature] = 0.0
+        ranker.linear.weight[0, doubt_feature] = -weight
 
 
 def held_out(net: PositionNet, seen: Impressions) -> float:

@@ -17,7 +17,7 @@ from models.homepage import HomepageModel
 from models.ope import OpeParams, compare
 from models.ope.log import SlotLog
 from models.policy.impressions import Impressions, organic_share
-from models.policy.value import ValueParams, learn
+from models.policy.value import ValueParams, believe_less, learn
 from models.ranker import RankerNet, RankerParams, scores
 
 QUALITY, PRICE = 0, 1
@@ -56,6 +56,15 @@ def test_what_no_page_ever_showed_stays_where_the_ranker_puts_it() -> None:
     assert scores(kept, bad_dear) < scores(kept, good) - 2.0
     good_dear = np.float32([[3.0, 2.0]])
     assert scores(kept, good_dear) > scores(kept, good) + 0.5  # and what the clicks say is learned all the same
+
+
+def test_what_pages_hardly_showed_is_believed_less_and_nothing_else_changes() -> None:
+    net = RankerNet(3, RankerParams())
+    x_CF = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    net.scale_F[:2] = 1.0  # the third column is off, as the doubt is while the network learns
+    before_C = scores(net.eval(), x_CF)
+    believe_less(net, 2, 4.0)
+    np.testing.assert_allclose(scores(net, x_CF), before_C - 4.0 * x_CF[:, 2], atol=1e-5)
 
 
 def test_the_offset_learns_nothing_more() -> None:
@@ -113,7 +122,7 @@ def test_the_order_of_what_was_shown_does_not_let_in_what_would_show_something_e
     )  # fmt: skip
     told = compare(log, worth_N, rng.random(page_N.size), look_S)
     assert told.verdict == PASS
-    assert told.supported(0.3, OpeParams().min_shown) is told
-    doubted = told.supported(0.02, OpeParams().min_shown)
+    assert told.supported(0.3, OpeParams().min_support) is told
+    doubted = told.supported(0.02, OpeParams().min_support)
     assert doubted.verdict == CANNOT_TELL
     assert "the log shows 2% of what it would show" in doubted.reasons[-1]
