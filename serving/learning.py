@@ -90,7 +90,8 @@ class Learning:
             self.told = self.counts, self.choices
         if not rows:
             return
-        self.seq, self._changed = rows[-1][0], True
+        self._changed = True  # first: whoever sees the new place in the log must not take it for handed out
+        self.seq = rows[-1][0]
         basis, taken = self.basis, []
         for row in rows:
             received = row[6]
