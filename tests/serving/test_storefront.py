@@ -58,6 +58,7 @@ def test_a_click_reorders_the_page_within_two_seconds(page: Page) -> None:
 def test_the_cart_the_reasons_and_the_drawer(page: Page) -> None:
     page.locator(".add").first.click()
     expect(page.locator("#cart")).to_have_text("1")
+    page.wait_for_load_state("networkidle")  # a card that is replaced between press and release is not clicked
     page.locator('[data-module="for_you"] .why').first.click()
     expect(page.locator("#why")).to_contain_text("Score")
     page.keyboard.press("Escape")
