@@ -37,8 +37,12 @@ class PlackettLuce:
         self.name = f"plackett-luce-t{params.temperature:g}-f{params.floor:g}"
 
     def probabilities(self, utility_C: FloatArray, allowed_C: BoolArray) -> FloatArray:
-        """Probability of each candidate for this slot, (C,); 0 where not allowed; sums to 1."""
-        return self._mixed(utility_C, allowed_C, int(np.count_nonzero(allowed_C)))[0]
+        """Probability of each candidate for this slot, (C,), or for many slots at once, (M, C); 0 where not allowed."""
+        weight_C = np.where(allowed_C, utility_C, -np.inf)
+        weight_C = np.exp((weight_C - weight_C.max(axis=-1, keepdims=True)) / self.params.temperature)
+        weight_C *= (1 - self.params.floor) / weight_C.sum(axis=-1, keepdims=True)
+        result: FloatArray = weight_C + allowed_C * (self.params.floor / allowed_C.sum(axis=-1, keepdims=True))
+        return result
 
     def _mixed(self, utility_C: FloatArray, allowed_C: BoolArray, allowed: int) -> tuple[FloatArray, int]:
         """Probabilities and the greedy place; in place, because a page asks for them once a slot."""

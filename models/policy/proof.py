@@ -24,7 +24,7 @@ from models.homepage import HomepageModel
 from models.items import ItemTable
 from models.parallel import spread, stretches
 from models.policy.impressions import Floats, Ints, Page, People
-from models.policy.plackett_luce import PlackettLuceParams, utilities
+from models.policy.plackett_luce import TINY, PlackettLuce, PlackettLuceParams, utilities
 
 OWN_PAGES = 16
 Told = TypeVar("Told")
@@ -38,22 +38,18 @@ def place_probabilities(
     Over the policy's own items above it, by `OWN_PAGES` draws of them (the last factor is exact). A slot is drawn from
     the best 2 K + 20 candidates that are left, as the service does.
     """
-    near = 2 * item_K.size + 20
+    policy, near = PlackettLuce(params), 2 * item_K.size + 20
     utility_C = utilities(score_C)[: near + item_K.size]
     place = {item: at for at, item in enumerate(index_C[: utility_C.size].tolist())}
     open_MC = np.ones((OWN_PAGES, utility_C.size), np.bool_)
     each_M, told_K = np.arange(OWN_PAGES), np.zeros(item_K.size)
     for slot, item in enumerate(item_K[: utility_C.size].tolist()):
         near_MC = open_MC & (np.cumsum(open_MC, axis=1) <= near)
-        weight_MC = np.where(near_MC, utility_C, -np.inf)
-        weight_MC -= weight_MC.max(axis=1, keepdims=True)
-        weight_MC = np.exp(weight_MC / params.temperature)
-        weight_MC *= (1 - params.floor) / weight_MC.sum(axis=1, keepdims=True)
-        weight_MC += near_MC * (params.floor / near_MC.sum(axis=1, keepdims=True))
+        chance_MC = policy.probabilities(utility_C, near_MC)
         if item in place:
-            told_K[slot] = weight_MC[:, place[item]].mean()
-        clock_MC = rng.standard_exponential(weight_MC.shape)
-        drawn_M = np.argmin(np.where(near_MC, clock_MC / np.maximum(weight_MC, 1e-300), np.inf), axis=1)
+            told_K[slot] = chance_MC[:, place[item]].mean()
+        clock_MC = rng.standard_exponential(chance_MC.shape) / np.maximum(chance_MC, TINY)
+        drawn_M = np.argmin(np.where(near_MC, clock_MC, np.inf), axis=1)
         open_MC[each_M, drawn_M] = False
     return told_K
 
