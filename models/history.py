@@ -68,9 +68,11 @@ class UserState:
         """Nothing is known that a model could use."""
         return self.item_P.size == 0
 
-    def bought_since(self, then_us: int) -> Ints:
-        """(B,) items that the session that runs now has bought since a moment."""
-        mine_P: Bools = (self.type_P == PURCHASE) & self.session_P & (self.last_us_P >= then_us)
+    def bought_since(self, then_us: int, in_visit: bool = False) -> Ints:
+        """(B,) items that were bought since a moment, anyhow or in the session that runs now."""
+        mine_P: Bools = (self.type_P == PURCHASE) & (self.last_us_P >= then_us)
+        if in_visit:
+            mine_P &= self.session_P
         return np.asarray(self.item_P[mine_P], dtype=np.int64)
 
     @classmethod

@@ -86,7 +86,7 @@ def eligible(snapshot: Snapshot, exclude: Sequence[str], state: UserState, now_u
     eligible_I[places] = False
     if snapshot.rules.recently_bought is not None:
         since = now_us - int(snapshot.rules.recently_bought.days * DAY_US)
-        eligible_I[state.item_P[(state.type_P == PURCHASE) & (state.last_us_P >= since)]] = False
+        eligible_I[state.bought_since(since)] = False
     return eligible_I
 
 
@@ -251,7 +251,7 @@ def page(
     """
     eligible_I = eligible(snapshot, exclude, state, now_us)
     found = candidates(snapshot, state, eligible_I, now_us, page_size + len(snapshot.rules.pin), passed)
-    just_C = snapshot.items.marked(state.bought_since(now_us - JUST_US))[found.index_C]
+    just_C = snapshot.items.marked(state.bought_since(now_us - JUST_US, in_visit=True))[found.index_C]
     pools = modules(snapshot, found.only(~just_C) if just_C.any() else found, state, now_us, page_size)
     last = np.argsort(just_C, kind="stable")  # shown again only where nothing else is left
     left_C = np.where(just_C, -np.inf, found.score_C)[last]
@@ -289,7 +289,7 @@ def why_not(snapshot: Snapshot, state: UserState, item_id: str, now_us: int, pag
     place = np.flatnonzero(found.index_C == at)
     if not place.size:
         return f"{item_id} is eligible, but no source made it one of {found.index_C.size} candidates"
-    if at in state.bought_since(now_us - JUST_US):
+    if at in state.bought_since(now_us - JUST_US, in_visit=True):
         return f"{item_id} was bought in this visit: it comes last, where nothing else is left"
     rank, score = int(place[0]) + 1, float(found.score_C[place[0]])
     lift = float(snapshot.composer.rules.lift_I[at])

@@ -85,14 +85,19 @@ def pages_of(slates: pa.Table, events: pa.Table, items: ItemTable, log: SlotLog 
 
 def organic_share(slates: pa.Table, events: pa.Table, cut_us: int) -> float:
     """Of the acts before the cut, how many followed no page that was logged: what people found by themselves."""
-    weighted = [name for name, code in TYPE_CODE.items() if TYPE_WEIGHT[code] > 0]
-    acts = events.filter(pc.is_in(events[Events.EVENT_TYPE], pa.array(weighted)))
+    acts = _acts(events)
     acts = acts.filter(pc.less(acts[Events.EVENT_TIME].cast(pa.int64()), cut_us))
     if not acts.num_rows:
         return 0.0
     pages = slates[Slates.REQUEST_ID].unique()
     followed = np.asarray(pc.is_in(acts[Events.REQUEST_ID], pages)).sum()
     return float(1.0 - followed / acts.num_rows)
+
+
+def _acts(events: pa.Table) -> pa.Table:
+    """The rows that say what somebody wanted."""
+    weighted = [name for name, code in TYPE_CODE.items() if TYPE_WEIGHT[code] > 0]
+    return events.filter(pc.is_in(events[Events.EVENT_TYPE], pa.array(weighted)))
 
 
 def _requests(slates: pa.Table) -> dict[str, dict[str, Any]]:
@@ -140,8 +145,7 @@ class People:
         self._log, self.items = log, items
         self._code = {name: at for at, name in enumerate(log.user_ids)}
         self._base: tuple[int, dict[int, UserState]] = (-1, {})
-        weighted = [name for name, code in TYPE_CODE.items() if TYPE_WEIGHT[code] > 0]
-        mine = events.filter(pc.is_in(events[Events.EVENT_TYPE], pa.array(weighted)))
+        mine = _acts(events)
         names = (
             Events.USER_ID, Events.SESSION_ID, Events.ITEM_ID, Events.EVENT_TYPE, Events.QUANTITY, Events.PRICE,
         )  # fmt: skip
