@@ -4,7 +4,7 @@ Choices. One cut in time for everybody, because a split by user or at random let
 happened; half-open windows `[start, end)`, so that no moment is in two. The gap keeps what straddles a cut (a session,
 a late event) out of both sides. Windows are chosen from days, not row counts, so that they are easy to state; nothing
 depends on today's date. A shop that has logged pages for a few days only would give all of them to the gate slice of a
-long log: the slice shrinks to the last third of their time, so that a page policy has some to learn from.
+long log: the slice shrinks to the last third of their days, so that a page policy has some to learn from.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class SplitParams:
 
     Without lengths a slice is `share` of the data, in whole days, at most `max_days`; data of less than three days is
     cut within the day. A last day of which less than half of a slice is there does not make one alone.
-    `pages_share`: of the time since the first page with propensities, the most that the gate slice takes, where that
-    leaves `pages_before` to learn from.
+    `pages_share`: of the days since the first page with propensities, or of those pages, the most that the gate slice
+    takes, where that leaves `pages_before` to learn from.
     """
 
     tune_start: date | None = None
@@ -111,8 +111,8 @@ def for_young_pages(first: datetime, last: datetime, pages: Sequence[datetime], 
     if params.gate_start or params.gate_days or not pages or last - first < timedelta(days=3):
         return params
     day_after, gap = _day_after(last), timedelta(minutes=params.gap_minutes)
-    first_midnight = datetime.combine(pages[0].astimezone(UTC).date(), time(), UTC)
-    whole = max(1, math.floor((day_after - first_midnight).days * params.pages_share))
+    days = (day_after - _day_after(pages[0])).days + 1
+    whole = max(1, math.floor(days * params.pages_share))
     within = pages[int(len(pages) * (1 - params.pages_share))]
     for start in (day_after - timedelta(days=whole), within):
         before = bisect_left(pages, start - gap)
