@@ -2,7 +2,8 @@
 
     python -m benchmarks.simulator                         impressions a second on one core
     python -m benchmarks.simulator --policies [--days 7]   random, logging, popular, oracle on the same shoppers
-    python -m benchmarks.simulator --marginals [--obd DIR] beside Online Retail and, if given, Open Bandit
+    python -m benchmarks.simulator --marginals [--obd DIR] [--data FILE --attributes FILE]
+        beside Online Retail and, if given, Open Bandit and a table of `user, item, pos, ts` (a day is a visit)
 
 Every figure of the simulator is called simulated. DIR holds `random/all/all.csv` and so on, as in the obp package.
 """
@@ -16,9 +17,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
 
+from benchmarks.concentration import Concentration, kinds, simulated, taken
+from benchmarks.ranker_data import read_attributes, read_table
 from features.importers import import_data
-from features.schema import Events, Slates
+from features.schema import Events, Items, Slates
 from features.tables import connect_duckdb, table_files
 from models.simulator import Shop, SimulatorParams, generate, play, simulate_log
 from models.simulator.draws import Floats
@@ -46,6 +50,10 @@ CLICKS = f"""
     SELECT {Slates.POSITION}, avg((a.{E.ITEM_ID} IS NOT NULL)::INT) FROM slates
     LEFT JOIN answered a USING ({E.REQUEST_ID}, {E.ITEM_ID})
     WHERE slates.{E.SESSION_ID} IS NULL OR slates.{E.SESSION_ID} NOT IN (FROM crawlers) GROUP BY 1"""
+BOUGHT = f"""
+    SELECT DISTINCT e.{E.USER_ID} AS person, e.{E.SESSION_ID} AS visit, i.{Items.TITLE} AS title
+    FROM events e JOIN items i USING ({E.ITEM_ID})
+    WHERE {E.EVENT_TYPE} = 'purchase' AND e.{E.USER_ID} IS NOT NULL ORDER BY ALL"""
 CONVERSION = f"""
     SELECT (SELECT count(DISTINCT {E.SESSION_ID}) FROM events WHERE {E.EVENT_TYPE} = 'purchase')
         / (SELECT count(DISTINCT {E.SESSION_ID}) FROM slates)"""
@@ -73,18 +81,47 @@ def marginals(folder: Path) -> dict[str, float]:
     return found
 
 
-def print_marginals(params: SimulatorParams, obd: Path | None) -> None:
+def concentration_rows(found: Concentration) -> dict[str, float]:
+    """How alike a person's things are, as rows of the table."""
+    taste, intent = "same kind: a person's visits : others", "same kind: one visit : a person's visits"
+    return {taste: found.taste, intent: found.intent}
+
+
+def concentration_of_titles(folder: Path) -> Concentration:
+    """Of the purchases of canonical tables; an item's kind is told by the words of its title."""
+    connection = connect_duckdb(1000)
+    for table in (Events.TABLE, Items.TABLE):
+        connection.from_parquet([str(path) for path in table_files(folder, table)]).create_view(table)
+    bought = connection.execute(BOUGHT).fetchnumpy()
+    titles, item_N = np.unique(bought["title"].astype(str), return_inverse=True)
+    kind_I = kinds(TfidfVectorizer(min_df=3).fit_transform(titles))
+    visit_N = np.unique(bought["visit"].astype(str), return_inverse=True)[1]
+    return taken(np.unique(bought["person"].astype(str), return_inverse=True)[1], visit_N, kind_I[item_N])
+
+
+def concentration_of_ratings(data: Path, attributes: Path) -> Concentration:
+    """Of a table of `user, item, pos, ts`; an item's kind is told by its attributes, and a day is a visit."""
+    table = read_table(data)
+    return taken(table.user, table.ts // 86_400, kinds(read_attributes(attributes, table))[table.item])
+
+
+def print_marginals(params: SimulatorParams, asked: argparse.Namespace) -> None:
     """One table: the simulated log beside the real ones."""
+    obd: Path | None = asked.obd
     columns: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         generate(params, root / "simulated")
-        columns["simulated"] = marginals(root / "simulated")
+        columns["simulated"] = marginals(root / "simulated") | concentration_rows(simulated(params))
         import_data("online-retail", ONLINE_RETAIL, root / "retail")
-        columns["Online Retail"] = marginals(root / "retail")
+        columns["Online Retail"] = marginals(root / "retail") | concentration_rows(
+            concentration_of_titles(root / "retail")
+        )
         if obd is not None:
             import_data("open-bandit", obd, root / "obd")
             columns["Open Bandit"] = marginals(root / "obd")
+        if asked.data is not None:
+            columns[asked.data.stem[:15]] = concentration_rows(concentration_of_ratings(asked.data, asked.attributes))
     print(f"Marginals; the first column is simulated ({params.days} days), the others are real")
     print(f"{'':46}" + "".join(f"{name:>16}" for name in columns))
     for row in dict.fromkeys(name for column in columns.values() for name in column):
@@ -152,12 +189,16 @@ def main() -> None:
     parser.add_argument("--marginals", action="store_true", help="beside real shops")
     parser.add_argument("--policies", action="store_true", help="value per session of page policies")
     parser.add_argument("--obd", type=Path, help="directory of the Open Bandit Dataset")
+    parser.add_argument("--data", type=Path, help="Parquet of user, item, pos, ts, for the last two rows")
+    parser.add_argument("--attributes", type=Path, help="JSON of its items' attributes")
     parser.add_argument("--days", type=int, default=None)
     parser.add_argument("--seed", type=int, default=SimulatorParams.seed)
     args = parser.parse_args()
+    if (args.data is None) != (args.attributes is None):
+        parser.error("--data and --attributes go together: an item's kind is told by its attributes")
     params = SimulatorParams(seed=args.seed, days=args.days or (7 if args.policies else SimulatorParams.days))
     if args.marginals:
-        print_marginals(params, args.obd)
+        print_marginals(params, args)
     elif args.policies:
         print_policies(params)
     else:
