@@ -23,7 +23,7 @@ from scipy.special import gammaln
 
 from features.schema import Events, Slates
 from models.items import ItemTable
-from models.taste import Tastes
+from models.taste import Pairs, TastePrior, Tastes
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -32,6 +32,7 @@ HALF_LIFE_US = 30.0 * 86_400_000_000
 STRENGTHS = (0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 4.0, 6.0, 9.0, 14.0)  # expected clicks that the prior may weigh
 ROUNDS, STEPS = 8, 3
 TURNS = 2  # of appeal and taste
+FEWEST = 1024  # impressions that a prior of tastes is learned from; it is learned anew when they have doubled
 PRICE_PENALTY, KIND_PENALTY = 0.1, 10.0  # ridge of the prior's mean
 MOST_KINDS = 300  # categories (and brands) that the prior tells apart
 LONGEST_PAGE = 101
@@ -62,6 +63,7 @@ class Shown:
     who: Ints
     who_ids: tuple[str, ...]
     _kept: dict[tuple[int, int], Liking] = field(default_factory=dict, repr=False)
+    _priors: dict[int, TastePrior] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_arrow(cls, slates: pa.Table, events: pa.Table, index: dict[str, int]) -> Shown:
@@ -101,18 +103,31 @@ class Shown:
     def _fit(self, items: ItemTable, cut_us: int) -> Liking:
         n = int(np.searchsorted(self.time_us, cut_us, "left"))
         weight_N = np.exp2((self.time_us[:n] - cut_us) / HALF_LIFE_US)
-        known_N = np.flatnonzero(self.who[:n] >= 0)
-        pair_M, place_N = np.unique(self.who[known_N] * len(items) + self.item[known_N], return_inverse=True)
-        who_M, item_M = pair_M // len(items), pair_M % len(items)
-        click_M = np.bincount(place_N, (weight_N * self.clicked[:n])[known_N], pair_M.size).astype(np.float64)
-        told_N = np.zeros(n)
+        prior = self._prior(items, n)
+        pairs = Pairs.of(self.who[:n], self.item[:n], len(items))
+        click_M = pairs.sums(weight_N * self.clicked[:n])
+        told_N, factor_UR = np.zeros(n), None
         for _ in range(TURNS):
             _, _, rate_N = self._appeal(items, n, weight_N, told_N)
-            expected_M = np.bincount(place_N, (weight_N * rate_N)[known_N], pair_M.size).astype(np.float64)
-            tastes, told_M = Tastes.fit(items, self.who_ids, who_M, item_M, expected_M, click_M)
-            told_N[known_N] = told_M[place_N]
+            expected_M = pairs.sums(weight_N * rate_N)
+            tastes, told_M, factor_UR = Tastes.fit(prior, items, self.who_ids, pairs, expected_M, click_M, factor_UR)
+            told_N[pairs.row_R] = told_M[pairs.place_R]
         liked_I, doubt_I, _ = self._appeal(items, n, weight_N, told_N)
         return Liking(np.log(liked_I / liked_I.mean()), doubt_I, tastes)
+
+    def _prior(self, items: ItemTable, n: int) -> TastePrior:
+        """What shoppers have in common, by the first of n impressions: half or more, so that few cuts learn it anew."""
+        first = FEWEST
+        while first * 2 <= n:
+            first *= 2
+        m = min(first, n)
+        if m not in self._priors:
+            weight_N = np.exp2((self.time_us[:m] - self.time_us[m - 1]) / HALF_LIFE_US) if m else np.zeros(0)
+            pairs = Pairs.of(self.who[:m], self.item[:m], len(items))
+            _, _, rate_N = self._appeal(items, m, weight_N, np.zeros(m))
+            clicks_M = pairs.sums(weight_N * self.clicked[:m])
+            self._priors[m] = TastePrior.learn(items, pairs, pairs.sums(weight_N * rate_N), clicks_M)
+        return self._priors[m]
 
     def _appeal(self, items: ItemTable, n: int, weight_N: Floats, told_N: Floats) -> tuple[Floats, Floats, Floats]:
         """(I,) liking and (I,) doubt beside tastes of (N,), and (N,) the clicks that the average shopper would make."""

@@ -23,6 +23,7 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import svds
 
 from features.schema import Items
+from models.traits import Traits
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -162,18 +163,9 @@ class ItemTable:
         return {name: int(code_I.max(initial=-1)) + 1 for name, code_I in self.codes.items()}
 
     @cached_property
-    def group_names(self) -> dict[str, tuple[str, ...]]:
-        """By code, the name of each group with its kind before it: "brand Acme"."""
-        texts = {"category": self.categories, "top_category": self._top_categories, "brand": self.brands}
-        return {
-            kind: tuple(f"{kind} {name}" for name in sorted({text for text in told if text}))
-            for kind, told in texts.items()
-        }
-
-    @cached_property
-    def group_places(self) -> dict[str, dict[str, int]]:
-        """And back: the code of each name."""
-        return {kind: {name: code for code, name in enumerate(names)} for kind, names in self.group_names.items()}
+    def traits(self) -> Traits:
+        """What every item is, in names."""
+        return Traits.of(self.categories, self._top_categories, self.brands, self.titles)
 
     @cached_property
     def standard_price_I(self) -> npt.NDArray[np.float64]:

@@ -1,17 +1,20 @@
-"""Each shopper's own taste: how much more than others they click on a category, a brand, a price in the same places.
+"""Each shopper's own taste: how much more than others they click on a category, a brand, a word, a price.
 
 Choices. A regression for each shopper beside the common one, shrunk to nothing where little is known, and fitted to
 their own impressions: what was passed by counts as much as what was clicked, so a page that is filled for a person
-proves nothing of them. Names, not codes, hold the weights, so that a taste outlives the catalogue that it was fitted on
-and travels with the history row: it is gone with the shopper's rows, and no model holds it.
+proves nothing of them. What shoppers have in common is the prior: who likes teapots likes mugs, says the covariance of
+all shoppers' weights, so that few clicks tell of shelves that were never shown. It is learned from the log (empirical
+Bayes), and with it how strong tastes are in this shop. Names, not codes, hold the weights, so that a taste outlives the
+catalogue that it was fitted on and travels with the history row: it is gone with the shopper's rows.
 Source: Zhang et al., 2016 (GLMix: a model for each member beside the common one); a Poisson likelihood with normal
-priors, one Newton step for each block of weights in turn.
-Shapes: N impressions, M distinct pairs of shopper and item, K weights of a block, C candidates, I items, U shoppers.
+priors, their covariance by expectation-maximisation with Laplace's approximation, over-relaxed.
+Shapes: M distinct pairs of shopper and item, sorted by shopper, K weights, R factors of their covariance, C candidates,
+I items, U shoppers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -24,14 +27,20 @@ from models.items import ItemTable
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-# Precision of the normal prior: about how many expected clicks a weight must have to be believed by half.
-PRECISION: Mapping[str, float] = {"category": 6.0, "top_category": 8.0, "brand": 24.0}
+# Precision of a weight before anything is learned: how many expected clicks it takes to believe it by half.
+PRECISION: Mapping[str, float] = {"category": 6.0, "top_category": 8.0, "brand": 24.0, "word": 24.0}
 PRICE, PRICE_SQUARED = "price", "price²"
 PRICE_PRECISION = (16.0, 60.0)
-NEVER = 1e12  # precision of a weight that is to stay 0: that of items without a group
 BOLDNESS_PRECISION = 4.0  # how much a shopper clicks at all
-ROUNDS, LONGEST_STEP = 8, 1.0
-LEAST = 1e-3  # weights below it are left out of a row
+MOST_NAMES = 120  # that tastes are told in: those that pages show most
+PEOPLE = 250  # the covariance is learned from: those with the most clicks
+BEFORE = 10.0  # shoppers that the precisions above stand for
+ROUNDS, RELAXED = 12, 1.8  # of expectation-maximisation; how far beyond each step it goes (below 2)
+LEAST_VARIANCE = 1e-4
+KEPT_VARIANCE, MOST_FACTORS = 0.95, 48
+STEPS, LONGEST_STEP = 4, 2.0  # of Newton, for one shopper
+LARGEST = 6.0  # logarithm of a taste for one item
+LEAST = 0.01  # weights below it are left out of a row
 
 
 @dataclass(frozen=True)
@@ -42,18 +51,15 @@ class Taste:
 
     def on(self, items: ItemTable, index_C: Ints) -> Floats:
         """(C,) their sum for these items; 0 where nothing is known."""
-        told_C = np.zeros(index_C.size)
         if not self.weights:
-            return told_C
-        for kind, code_I in items.codes.items():
-            weight_G = np.zeros(items.groups[kind] + 1)  # the last is of items without a group
-            place = items.group_places[kind]
-            for name, weight in self.weights.items():
-                at = place.get(name)
-                if at is not None:
-                    weight_G[at] = weight
-            told_C += weight_G[code_I[index_C]]
+            return np.zeros(index_C.size)
+        weight_T = np.zeros(len(items.traits))
+        for name, weight in self.weights.items():
+            at = items.traits.index.get(name)
+            if at is not None:
+                weight_T[at] = weight
         price_C = items.standard_price_I[index_C]
+        told_C = items.traits.sums(weight_T, index_C)
         told_C += self.weights.get(PRICE, 0.0) * price_C
         told_C += self.weights.get(PRICE_SQUARED, 0.0) * (price_C**2 - 1.0)
         return told_C
@@ -63,14 +69,125 @@ NO_TASTE = Taste()
 
 
 @dataclass(frozen=True, eq=False)
-class Tastes:
-    """Of U shoppers: K cells (shopper and group) of each kind, sorted, with their weights; (U, 2) weights of price."""
+class Pairs:
+    """M distinct pairs of shopper and item among impressions; R impressions are of somebody known, each of a pair."""
 
-    items: ItemTable
+    who_M: Ints
+    item_M: Ints
+    row_R: Ints
+    place_R: Ints
+
+    @classmethod
+    def of(cls, who_N: Ints, item_N: Ints, items: int) -> Pairs:
+        """From N impressions; -1 is nobody known."""
+        row_R = np.flatnonzero(who_N >= 0)
+        pair_M, place_R = np.unique(who_N[row_R] * items + item_N[row_R], return_inverse=True)
+        return cls(pair_M // items, pair_M % items, row_R, place_R)
+
+    def sums(self, value_N: npt.NDArray[np.generic]) -> Floats:
+        """(M,) of what is told of each impression."""
+        return np.bincount(self.place_R, value_N[self.row_R], self.who_M.size).astype(np.float64)
+
+    def shoppers(self) -> Iterator[tuple[int, slice]]:
+        """Everybody who has a pair, and where theirs lie."""
+        who_U, start_U = np.unique(self.who_M, return_index=True)
+        for who, start, size in zip(
+            who_U.tolist(), start_U.tolist(), np.bincount(self.who_M)[who_U].tolist(), strict=True
+        ):
+            yield who, slice(start, start + size)
+
+
+@dataclass(frozen=True, eq=False)
+class TastePrior:
+    """What is known of a shopper before their first click: (K, R) factors of the covariance of their K weights.
+
+    The K weights are those of `names`, of the price, of its square, and of how much somebody clicks at all.
+    """
+
+    names: tuple[str, ...]
+    factor_KR: Floats
+
+    def features(self, items: ItemTable) -> Floats:
+        """(I, K) what each weight is multiplied with."""
+        column_T = np.full(len(items.traits) + 1, len(self.names), dtype=np.int64)
+        for column, name in enumerate(self.names):
+            if name in items.traits.index:
+                column_T[items.traits.index[name]] = column
+        x_IK = np.zeros((len(items), len(self.names) + 1))
+        np.put_along_axis(x_IK, column_T[items.traits.place_IL], 1.0, axis=1)
+        price_I = items.standard_price_I
+        return np.column_stack([x_IK[:, :-1], price_I, price_I**2 - 1.0, np.ones(len(items))])
+
+    @classmethod
+    def learn(cls, items: ItemTable, pairs: Pairs, expected_M: Floats, click_M: Floats) -> TastePrior:
+        """From pairs with the clicks that the average shopper would have made and those made."""
+        names = _most_shown(items, np.bincount(pairs.item_M, expected_M, len(items)).astype(np.float64))
+        kind_K = [PRECISION[name.split(" ", 1)[0]] for name in names]
+        base_KK: Floats = np.diag(1.0 / np.array([*kind_K, *PRICE_PRECISION, BOLDNESS_PRECISION], dtype=np.float64))
+        x_IK = cls(names, base_KK).features(items)
+        clicks = {who: float(click_M[rows].sum()) for who, rows in pairs.shoppers()}
+        most = set(sorted((who for who, n in clicks.items() if n > 0), key=lambda who: (-clicks[who], who))[:PEOPLE])
+        people = [(x_IK[pairs.item_M[rows]], expected_M[rows], click_M[rows])
+                  for who, rows in pairs.shoppers() if who in most]  # fmt: skip
+        weights, spread_KK = [np.zeros(len(base_KK)) for _ in people], base_KK
+        for _ in range(ROUNDS if people else 0):
+            precision_KK, told_KK = np.linalg.inv(spread_KK).astype(np.float64), np.zeros_like(base_KK)
+            for at, person in enumerate(people):
+                slope_K, curve_KK = _slopes(weights[at], *person, precision_KK)
+                doubt_KK = np.linalg.inv(curve_KK)
+                weights[at] = _moved(weights[at], doubt_KK @ slope_K)
+                told_KK += np.outer(weights[at], weights[at]) + doubt_KK
+            target_KK = (told_KK + BEFORE * base_KK) / (len(people) + BEFORE)
+            spread_KK = _positive(spread_KK + RELAXED * (target_KK - spread_KK))
+        return cls(names, _factors(spread_KK))
+
+
+def _most_shown(items: ItemTable, weight_I: Floats) -> tuple[str, ...]:
+    """The names that weigh most, in their order; one that everything has tells nothing apart and is left out."""
+    traits = items.traits
+    place_IL, size = traits.place_IL, len(traits)
+    total_T = np.bincount(place_IL.ravel() + 1, np.repeat(weight_I, place_IL.shape[1]), size + 1)[1:]
+    some_T = np.bincount(place_IL.ravel() + 1, minlength=size + 1)[1:] < len(items)
+    order = np.argsort(-np.where(some_T, total_T, 0.0), kind="stable")[:MOST_NAMES]
+    return tuple(traits.names[at] for at in sorted(order.tolist()) if some_T[at] and total_T[at] > 0)
+
+
+def _slopes(
+    w_K: Floats, x_NK: Floats, expected_N: Floats, click_N: Floats, precision_KK: Floats
+) -> tuple[Floats, Floats]:
+    """(K,) slope and (K, K) curvature of a shopper's log posterior at their weights."""
+    rate_N = expected_N * np.exp(np.clip(x_NK @ w_K, -LARGEST, LARGEST))
+    return x_NK.T @ (click_N - rate_N) - precision_KK @ w_K, (x_NK * rate_N[:, None]).T @ x_NK + precision_KK
+
+
+def _moved(w_K: Floats, step_K: Floats) -> Floats:
+    return w_K + step_K * min(1.0, LONGEST_STEP / max(float(np.abs(step_K).max()), 1e-9))
+
+
+def _positive(spread_KK: Floats) -> Floats:
+    """The nearest covariance: symmetric, nothing below `LEAST_VARIANCE`."""
+    value_K, axis_KK = np.linalg.eigh((spread_KK + spread_KK.T) / 2.0)
+    found: Floats = (axis_KK * np.maximum(value_K, LEAST_VARIANCE)) @ axis_KK.T
+    return found
+
+
+def _factors(spread_KK: Floats) -> Floats:
+    """(K, R) the axes that hold nearly all of the variance, each as long as its standard deviation."""
+    value_K, axis_KK = np.linalg.eigh(spread_KK)
+    order = np.argsort(-value_K, kind="stable")
+    kept = int(np.searchsorted(np.cumsum(value_K[order]), KEPT_VARIANCE * value_K.sum())) + 1
+    first = order[: min(kept, MOST_FACTORS)]
+    found: Floats = axis_KK[:, first] * np.sqrt(value_K[first])
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Tastes:
+    """Of U shoppers: (U, K) weights of the names, the price and its square."""
+
+    names: tuple[str, ...]
     who_ids: Sequence[str]
-    cell_K: dict[str, Ints]
-    weight_K: dict[str, Floats]
-    price_U2: Floats
+    weight_UK: Floats
 
     @cached_property
     def _place(self) -> dict[str, int]:
@@ -81,57 +198,26 @@ class Tastes:
         who = self._place.get(user_id)
         if who is None:
             return NO_TASTE
-        found: dict[str, float] = {}
-        for kind, cell_K in self.cell_K.items():
-            names, size = self.items.group_names[kind], self.items.groups[kind] + 1
-            low, high = np.searchsorted(cell_K, [who * size, (who + 1) * size])
-            for cell, weight in zip(cell_K[low:high].tolist(), self.weight_K[kind][low:high].tolist(), strict=True):
-                if abs(weight) > LEAST and cell % size:
-                    found[names[cell % size - 1]] = weight
-        found |= dict(zip((PRICE, PRICE_SQUARED), self.price_U2[who].tolist(), strict=True))
-        return Taste(found)
+        named = zip((*self.names, PRICE, PRICE_SQUARED), self.weight_UK[who].tolist(), strict=True)
+        return Taste({name: weight for name, weight in named if abs(weight) > LEAST})
 
     @classmethod
     def fit(
-        cls, items: ItemTable, who_ids: Sequence[str], who_M: Ints, item_M: Ints, expected_M: Floats, click_M: Floats
-    ) -> tuple[Tastes, Floats]:
-        """From pairs with the clicks that the average shopper would have made and those made; (M,) logs beside it."""
-        cells = {kind: who_M * (items.groups[kind] + 1) + code_I[item_M] + 1 for kind, code_I in items.codes.items()}
-        unique = {kind: np.unique(cell_M, return_inverse=True) for kind, cell_M in cells.items()}
-        blocks = [
-            _Block(place_M, np.where(cell_K % (items.groups[kind] + 1) == 0, NEVER, PRECISION[kind]))
-            for kind, (cell_K, place_M) in unique.items()
-        ]
-        blocks.append(_Block(who_M, np.full(len(who_ids), BOLDNESS_PRECISION)))
-        price_M = items.standard_price_I[item_M]
-        slopes = [
-            _Block(who_M, np.full(len(who_ids), precision), x_M)
-            for x_M, precision in zip((price_M, price_M**2 - 1.0), PRICE_PRECISION, strict=True)
-        ]
-        told_M = np.zeros(who_M.size)
-        for _ in range(ROUNDS):
-            for block in (*blocks, *slopes):
-                told_M += block.step(expected_M * np.exp(np.clip(told_M, -8.0, 8.0)), click_M)
-        weights = {kind: block.weight_K for kind, block in zip(unique, blocks, strict=False)}
-        price_U2 = np.stack([slope.weight_K for slope in slopes], axis=1)
-        return cls(items, who_ids, {kind: cell_K for kind, (cell_K, _) in unique.items()}, weights, price_U2), told_M
+        cls, prior: TastePrior, items: ItemTable, who_ids: Sequence[str], pairs: Pairs,
+        expected_M: Floats, click_M: Floats, start_UR: Floats | None = None,
+    ) -> tuple[Tastes, Floats, Floats]:  # fmt: skip
+        """From pairs with the clicks that the average shopper would have made and those made.
 
-
-class _Block:
-    """Weights that no pair has two of, so that a Newton step of all of them is a few sums."""
-
-    def __init__(self, place_M: Ints, precision_K: Floats, x_M: Floats | None = None) -> None:
-        self.place_M, self.precision_K, self.x_M = place_M, precision_K, x_M
-        self.weight_K = np.zeros(precision_K.size)
-
-    def step(self, rate_M: Floats, click_M: Floats) -> Floats:
-        """Move the weights; (M,) what that adds to the pairs' logarithms."""
-        x_M, size = self.x_M, self.weight_K.size
-        left_M = click_M - rate_M
-        told_K = np.bincount(self.place_M, left_M if x_M is None else left_M * x_M, size)
-        spread_K = np.bincount(self.place_M, rate_M if x_M is None else rate_M * x_M**2, size)
-        step_K = (told_K - self.precision_K * self.weight_K) / (spread_K + self.precision_K)
-        step_K = np.clip(step_K, -LONGEST_STEP, LONGEST_STEP)
-        self.weight_K += step_K
-        moved_M: Floats = step_K[self.place_M] * (1.0 if x_M is None else x_M)
-        return moved_M
+        Beside the tastes: (M,) what they say of the pairs, and (U, R) factors to start from when the clicks that the
+        average shopper would have made are known better.
+        """
+        y_IR = prior.features(items) @ prior.factor_KR
+        unit_RR, told_M = np.eye(y_IR.shape[1]), np.zeros(pairs.who_M.size)
+        factor_UR = np.zeros((len(who_ids), y_IR.shape[1])) if start_UR is None else start_UR.copy()
+        for who, rows in pairs.shoppers():
+            y_NR = y_IR[pairs.item_M[rows]]
+            for _ in range(STEPS if start_UR is None else STEPS // 2):
+                slope_R, curve_RR = _slopes(factor_UR[who], y_NR, expected_M[rows], click_M[rows], unit_RR)
+                factor_UR[who] = _moved(factor_UR[who], np.linalg.solve(curve_RR, slope_R).astype(np.float64))
+            told_M[rows] = y_NR @ factor_UR[who]
+        return cls(prior.names, who_ids, (factor_UR @ prior.factor_KR.T)[:, :-1]), told_M, factor_UR

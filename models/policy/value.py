@@ -37,7 +37,7 @@ from models.training import Curves, LoopParams, Progress, fit, quiet
 
 POSITIONS = 101
 POSITION_RIDGE, NEWTON = 1.0, 6
-PRIOR = {"appeal": 1.0, "taste_of_pages": 0.8}  # weights of what is in log-odds already; tastes are believed a bit less
+PRIOR = {"appeal": 1.0, "taste_of_pages": 1.0}  # weights of what is in log-odds already
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,42 @@ def test_pages_filled_for_their_shoppers_flatter_an_item_less_where_tastes_are_k
     assert lead(blind) > 0.3 and lead(shown) < 0.85 * lead(blind)  # part of it: two turns, and tastes are shrunk
 
 
+def test_what_shoppers_have_in_common_tells_of_shelves_that_one_of_them_never_saw() -> None:
+    """Half of the shop likes kinds 0 and 1, the other half 2 and 3; the newcomer's pages hold kinds 0 and 2 alone."""
+    rng, items, rows = np.random.default_rng(4), catalogue(), []
+    kind_I = np.arange(len(items)) % KINDS
+    people = 80
+    for day in range(20):
+        for who in range(people + 1):
+            camp = 0 if who == people else who % 2
+            shelf = np.flatnonzero(kind_I % 2 == 0) if who == people else np.arange(len(items))
+            page = rng.choice(shelf, 10, replace=False)
+            clicked = rng.random(10) < np.where(kind_I[page] // 2 == camp, 0.36, 0.12)
+            rows += [(day * DAY_US + who, page[at], at + 1, clicked[at], who) for at in range(10)]
+    time_us, item, position, clicked, who = (np.array(column) for column in zip(*rows, strict=True))
+    names = tuple(f"u{n:03d}" for n in range(people + 1))
+    tastes = Shown(time_us, item, position, clicked, who, names).liking(items, 20 * DAY_US).tastes
+    told_I = tastes.of(names[-1]).on(items, np.arange(len(items)))
+    seen, unseen = (told_I[kind_I == a].mean() - told_I[kind_I == a + 2].mean() for a in (0, 1))
+    assert seen > 0.5 and unseen > 0.6 * seen
+
+
+def test_a_word_of_the_title_is_a_taste_and_the_word_of_every_title_is_none() -> None:
+    rng, rows = np.random.default_rng(5), []
+    colour = ["red", "blue"]
+    items = ItemTable.from_rows([ItemRow(f"i{n:02d}", f"Thing, {colour[n % 2]}!", None, None, 10.0) for n in range(24)])
+    for day in range(30):
+        for who in range(40):
+            page = rng.choice(24, 12, replace=False)
+            clicked = rng.random(12) < np.where(page % 2 == who % 2, 0.3, 0.1)
+            rows += [(day * DAY_US + who, page[at], at + 1, clicked[at], who) for at in range(12)]
+    time_us, item, position, clicked, who = (np.array(column) for column in zip(*rows, strict=True))
+    names = tuple(f"u{n:02d}" for n in range(40))
+    weights = Shown(time_us, item, position, clicked, who, names).liking(items, 30 * DAY_US).tastes.of("u00").weights
+    assert set(weights) <= {"word red", "word blue", "price", "price²"}  # not "word thing"
+    assert weights["word red"] - weights["word blue"] > 0.6
+
+
 def test_a_taste_outlives_its_catalogue_and_travels_in_the_newest_row_only() -> None:
     fond = {"u0": 0, "u1": 1}
     items, other = catalogue(), catalogue(backwards=True)
