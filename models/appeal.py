@@ -116,18 +116,24 @@ class Shown:
         return Liking(np.log(liked_I / liked_I.mean()), doubt_I, tastes)
 
     def _prior(self, items: ItemTable, n: int) -> TastePrior:
-        """What shoppers have in common, by the first of n impressions: half or more, so that few cuts learn it anew."""
+        """What shoppers have in common, by the first of n impressions: half or more, so that few cuts learn it anew.
+
+        After the last impression, which is what serves, it is learned on to the end.
+        """
         first = FEWEST
         while first * 2 <= n:
             first *= 2
-        m = min(first, n)
-        if m not in self._priors:
-            weight_N = np.exp2((self.time_us[:m] - self.time_us[m - 1]) / HALF_LIFE_US) if m else np.zeros(0)
-            pairs = Pairs.of(self.who[:m], self.item[:m], len(items))
-            _, _, rate_N = self._appeal(items, m, weight_N, np.zeros(m))
-            clicks_M = pairs.sums(weight_N * self.clicked[:m])
-            self._priors[m] = TastePrior.learn(items, pairs, pairs.sums(weight_N * rate_N), clicks_M)
-        return self._priors[m]
+        prior = self._learned(items, min(first, n), None)
+        return prior if n < self.time_us.size else self._learned(items, n, prior)
+
+    def _learned(self, items: ItemTable, n: int, start: TastePrior | None) -> TastePrior:
+        if n not in self._priors:
+            weight_N = np.exp2((self.time_us[:n] - self.time_us[n - 1]) / HALF_LIFE_US) if n else np.zeros(0)
+            pairs = Pairs.of(self.who[:n], self.item[:n], len(items))
+            _, _, rate_N = self._appeal(items, n, weight_N, np.zeros(n))
+            click_M = pairs.sums(weight_N * self.clicked[:n])
+            self._priors[n] = TastePrior.learn(items, pairs, pairs.sums(weight_N * rate_N), click_M, start)
+        return self._priors[n]
 
     def _appeal(self, items: ItemTable, n: int, weight_N: Floats, told_N: Floats) -> tuple[Floats, Floats, Floats]:
         """(I,) liking and (I,) doubt beside tastes of (N,), and (N,) the clicks that the average shopper would make."""

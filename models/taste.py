@@ -106,6 +106,7 @@ class TastePrior:
 
     names: tuple[str, ...]
     factor_KR: Floats
+    spread_KK: Floats  # the covariance whose factors they are
 
     def features(self, items: ItemTable) -> Floats:
         """(I, K) what each weight is multiplied with."""
@@ -119,17 +120,23 @@ class TastePrior:
         return np.column_stack([x_IK[:, :-1], price_I, price_I**2 - 1.0, np.ones(len(items))])
 
     @classmethod
-    def learn(cls, items: ItemTable, pairs: Pairs, expected_M: Floats, click_M: Floats) -> TastePrior:
-        """From pairs with the clicks that the average shopper would have made and those made."""
-        names = _most_shown(items, np.bincount(pairs.item_M, expected_M, len(items)).astype(np.float64))
+    def learn(
+        cls, items: ItemTable, pairs: Pairs, expected_M: Floats, click_M: Floats, start: TastePrior | None = None
+    ) -> TastePrior:
+        """From pairs with the clicks that the average shopper would have made and those made.
+
+        `start`: what was learned of fewer; its names stay.
+        """
+        shown_I = np.bincount(pairs.item_M, expected_M, len(items)).astype(np.float64)
+        names = start.names if start else _most_shown(items, shown_I)
         kind_K = [PRECISION[name.split(" ", 1)[0]] for name in names]
         base_KK: Floats = np.diag(1.0 / np.array([*kind_K, *PRICE_PRECISION, BOLDNESS_PRECISION], dtype=np.float64))
-        x_IK = cls(names, base_KK).features(items)
+        x_IK = cls(names, base_KK, base_KK).features(items)
         clicks = {who: float(click_M[rows].sum()) for who, rows in pairs.shoppers()}
         most = set(sorted((who for who, n in clicks.items() if n > 0), key=lambda who: (-clicks[who], who))[:PEOPLE])
         people = [(x_IK[pairs.item_M[rows]], expected_M[rows], click_M[rows])
                   for who, rows in pairs.shoppers() if who in most]  # fmt: skip
-        weights, spread_KK = [np.zeros(len(base_KK)) for _ in people], base_KK
+        weights, spread_KK = [np.zeros(len(base_KK)) for _ in people], start.spread_KK if start else base_KK
         for _ in range(ROUNDS if people else 0):
             precision_KK, told_KK = np.linalg.inv(spread_KK).astype(np.float64), np.zeros_like(base_KK)
             for at, person in enumerate(people):
@@ -139,7 +146,7 @@ class TastePrior:
                 told_KK += np.outer(weights[at], weights[at]) + doubt_KK
             target_KK = (told_KK + BEFORE * base_KK) / (len(people) + BEFORE)
             spread_KK = _positive(spread_KK + RELAXED * (target_KK - spread_KK))
-        return cls(names, _factors(spread_KK))
+        return cls(names, _factors(spread_KK), spread_KK)
 
 
 def _most_shown(items: ItemTable, weight_I: Floats) -> tuple[str, ...]:
