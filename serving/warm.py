@@ -19,6 +19,7 @@ StateOf = Callable[[Snapshot, str | None, str, int], tuple[UserState, bool]]
 
 def warm(made: Snapshot, state_of: StateOf, log: EventLog | None) -> None:
     """Compose the pages of the newest visitors; ArtifactError where a model cannot rank one."""
+    _ = made.items.traits  # of 100,000 items they take most of a second, and the last visitors may have had no taste
     people: list[tuple[str | None, str]] = [(None, "")]
     if log is not None:
         sql = "SELECT user_id, COALESCE(session_id, '') FROM slates ORDER BY served_us DESC LIMIT ?"
