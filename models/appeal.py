@@ -32,7 +32,7 @@ HALF_LIFE_US = 30.0 * 86_400_000_000
 STRENGTHS = (0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 4.0, 6.0, 9.0, 14.0)  # expected clicks that the prior may weigh
 ROUNDS, STEPS = 8, 3
 TURNS = 2  # of appeal and taste
-FEWEST = 1024  # impressions that a prior of tastes is learned from; it is learned anew when they have doubled
+FEWEST, MORE = 512, 4  # impressions that a prior of tastes is learned from, anew when there are so many times more
 PRICE_PENALTY, KIND_PENALTY = 0.1, 10.0  # ridge of the prior's mean
 MOST_KINDS = 300  # categories (and brands) that the prior tells apart
 LONGEST_PAGE = 101
@@ -116,13 +116,13 @@ class Shown:
         return Liking(np.log(liked_I / liked_I.mean()), doubt_I, tastes)
 
     def _prior(self, items: ItemTable, n: int) -> TastePrior:
-        """What shoppers have in common, by the first of n impressions: half or more, so that few cuts learn it anew.
+        """What shoppers have in common, by the first of n impressions: a quarter or more, so that few cuts learn anew.
 
         After the last impression, which is what serves, it is learned on to the end.
         """
         first = FEWEST
-        while first * 2 <= n:
-            first *= 2
+        while first * MORE <= n:
+            first *= MORE
         prior = self._learned(items, min(first, n), None)
         return prior if n < self.time_us.size else self._learned(items, n, prior)
 

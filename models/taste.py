@@ -35,10 +35,10 @@ BOLDNESS_PRECISION = 4.0  # how much a shopper clicks at all
 MOST_NAMES = 120  # that tastes are told in: those that pages show most
 PEOPLE = 250  # the covariance is learned from: those with the most clicks
 BEFORE = 10.0  # shoppers that the precisions above stand for
-ROUNDS, RELAXED = 12, 1.8  # of expectation-maximisation; how far beyond each step it goes (below 2)
+ROUNDS, RELAXED = 6, 1.8  # of expectation-maximisation (more of them fit the few); how far beyond a step (below 2)
 LEAST_VARIANCE = 1e-4
 KEPT_VARIANCE, MOST_FACTORS = 0.95, 48
-STEPS, LONGEST_STEP = 4, 2.0  # of Newton, for one shopper
+STEPS, LONGEST_STEP = 3, 2.0  # of Newton, for one shopper
 LARGEST = 6.0  # logarithm of a taste for one item
 LEAST = 0.01  # weights below it are left out of a row
 
