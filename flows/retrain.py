@@ -60,7 +60,7 @@ def environment(home: Path, run_dir: Path) -> dict[str, str]:
         "GX_ANALYTICS_ENABLED": "false",
         "PYTHONHASHSEED": "0",
         "PYTHONWARNINGS": "ignore",
-        # The parts of a stage that have work for two cores are two processes; matrices of one shopper are not work for two.
+        # Work for two cores is two processes already, and the matrices of one shopper are too small for two threads.
         "OPENBLAS_NUM_THREADS": "1",
         # Threads that wait must not spin: on a shared machine that costs ten times the work itself.
         "OMP_WAIT_POLICY": "PASSIVE",
