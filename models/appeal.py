@@ -104,13 +104,14 @@ class Shown:
         n = int(np.searchsorted(self.time_us, cut_us, "left"))
         weight_N = np.exp2((self.time_us[:n] - cut_us) / HALF_LIFE_US)
         prior = self._prior(items, n)
+        along_IR = prior.along(items)
         pairs = Pairs.of(self.who[:n], self.item[:n], len(items))
         click_M = pairs.sums(weight_N * self.clicked[:n])
         told_N, factor_UR = np.zeros(n), None
         for _ in range(TURNS):
             _, _, rate_N = self._appeal(items, n, weight_N, told_N)
             expected_M = pairs.sums(weight_N * rate_N)
-            tastes, told_M, factor_UR = Tastes.fit(prior, items, self.who_ids, pairs, expected_M, click_M, factor_UR)
+            tastes, told_M, factor_UR = Tastes.fit(prior, along_IR, self.who_ids, pairs, expected_M, click_M, factor_UR)
             told_N[pairs.row_R] = told_M[pairs.place_R]
         liked_I, doubt_I, _ = self._appeal(items, n, weight_N, told_N)
         return Liking(np.log(liked_I / liked_I.mean()), doubt_I, tastes)

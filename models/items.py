@@ -9,7 +9,6 @@ Shapes: I items, W hashed words, E content dimensions.
 from __future__ import annotations
 
 import math
-import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +22,7 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import svds
 
 from features.schema import Items
-from models.traits import Traits
+from models.traits import Traits, words
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -31,7 +30,6 @@ Bools = npt.NDArray[np.bool_]
 
 WORDS_W = 4096
 CONTENT_E = 32
-_WORD = re.compile(r"[^\W_]+", re.UNICODE)
 
 
 @dataclass(frozen=True)
@@ -204,11 +202,11 @@ def _codes(values: Sequence[str | None]) -> Ints:
 
 def words_of(title: str | None, brand: str | None, category: str | None) -> list[str]:
     """The words of an item; brand and the parts of the category are words of their own kind."""
-    words = [word for word in _WORD.findall((title or "").casefold()) if len(word) > 1]
+    found = words(title)
     if brand:
-        words.append("brand:" + brand.casefold())
+        found.append("brand:" + brand.casefold())
     parts = [part.strip().casefold() for part in (category or "").split(">") if part.strip()]
-    return words + ["category:" + ">".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+    return found + ["category:" + ">".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
 
 
 def hashed_words(items: ItemTable) -> sp.csr_matrix:

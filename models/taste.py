@@ -99,14 +99,23 @@ class Pairs:
 
 @dataclass(frozen=True, eq=False)
 class TastePrior:
-    """What is known of a shopper before their first click: (K, R) factors of the covariance of their K weights.
+    """What is known of a shopper before their first click: (K, K) the covariance of their K weights.
 
     The K weights are those of `names`, of the price, of its square, and of how much somebody clicks at all.
     """
 
     names: tuple[str, ...]
-    factor_KR: Floats
-    spread_KK: Floats  # the covariance whose factors they are
+    spread_KK: Floats
+
+    @cached_property
+    def factor_KR(self) -> Floats:
+        """(K, R) the axes that hold nearly all of the variance, each as long as its standard deviation."""
+        value_K, axis_KK = np.linalg.eigh(self.spread_KK)
+        order = np.argsort(-value_K, kind="stable")
+        kept = int(np.searchsorted(np.cumsum(value_K[order]), KEPT_VARIANCE * value_K.sum())) + 1
+        first = order[: min(kept, MOST_FACTORS)]
+        found: Floats = axis_KK[:, first] * np.sqrt(value_K[first])
+        return found
 
     def features(self, items: ItemTable) -> Floats:
         """(I, K) what each weight is multiplied with."""
@@ -118,6 +127,10 @@ class TastePrior:
         np.put_along_axis(x_IK, column_T[items.traits.place_IL], 1.0, axis=1)
         price_I = items.standard_price_I
         return np.column_stack([x_IK[:, :-1], price_I, price_I**2 - 1.0, np.ones(len(items))])
+
+    def along(self, items: ItemTable) -> Floats:
+        """(I, R) where items lie along the factors."""
+        return self.features(items) @ self.factor_KR
 
     @classmethod
     def learn(
@@ -131,11 +144,12 @@ class TastePrior:
         names = start.names if start else _most_shown(items, shown_I)
         kind_K = [PRECISION[name.split(" ", 1)[0]] for name in names]
         base_KK: Floats = np.diag(1.0 / np.array([*kind_K, *PRICE_PRECISION, BOLDNESS_PRECISION], dtype=np.float64))
-        x_IK = cls(names, base_KK, base_KK).features(items)
-        clicks = {who: float(click_M[rows].sum()) for who, rows in pairs.shoppers()}
-        most = set(sorted((who for who, n in clicks.items() if n > 0), key=lambda who: (-clicks[who], who))[:PEOPLE])
-        people = [(x_IK[pairs.item_M[rows]], expected_M[rows], click_M[rows])
-                  for who, rows in pairs.shoppers() if who in most]  # fmt: skip
+        x_IK = cls(names, base_KK).features(items)
+        rows_of = dict(pairs.shoppers())
+        clicks = {who: float(click_M[rows].sum()) for who, rows in rows_of.items()}
+        most = sorted((who for who, n in clicks.items() if n > 0), key=lambda who: (-clicks[who], who))[:PEOPLE]
+        theirs = [rows_of[who] for who in sorted(most)]
+        people = [(x_IK[pairs.item_M[rows]], expected_M[rows], click_M[rows]) for rows in theirs]
         weights, spread_KK = [np.zeros(len(base_KK)) for _ in people], start.spread_KK if start else base_KK
         for _ in range(ROUNDS if people else 0):
             precision_KK, told_KK = np.linalg.inv(spread_KK).astype(np.float64), np.zeros_like(base_KK)
@@ -146,7 +160,7 @@ class TastePrior:
                 told_KK += np.outer(weights[at], weights[at]) + doubt_KK
             target_KK = (told_KK + BEFORE * base_KK) / (len(people) + BEFORE)
             spread_KK = _positive(spread_KK + RELAXED * (target_KK - spread_KK))
-        return cls(names, _factors(spread_KK), spread_KK)
+        return cls(names, spread_KK)
 
 
 def _most_shown(items: ItemTable, weight_I: Floats) -> tuple[str, ...]:
@@ -178,16 +192,6 @@ def _positive(spread_KK: Floats) -> Floats:
     return found
 
 
-def _factors(spread_KK: Floats) -> Floats:
-    """(K, R) the axes that hold nearly all of the variance, each as long as its standard deviation."""
-    value_K, axis_KK = np.linalg.eigh(spread_KK)
-    order = np.argsort(-value_K, kind="stable")
-    kept = int(np.searchsorted(np.cumsum(value_K[order]), KEPT_VARIANCE * value_K.sum())) + 1
-    first = order[: min(kept, MOST_FACTORS)]
-    found: Floats = axis_KK[:, first] * np.sqrt(value_K[first])
-    return found
-
-
 @dataclass(frozen=True, eq=False)
 class Tastes:
     """Of U shoppers: (U, K) weights of the names, the price and its square."""
@@ -210,15 +214,14 @@ class Tastes:
 
     @classmethod
     def fit(
-        cls, prior: TastePrior, items: ItemTable, who_ids: Sequence[str], pairs: Pairs,
+        cls, prior: TastePrior, y_IR: Floats, who_ids: Sequence[str], pairs: Pairs,
         expected_M: Floats, click_M: Floats, start_UR: Floats | None = None,
     ) -> tuple[Tastes, Floats, Floats]:  # fmt: skip
-        """From pairs with the clicks that the average shopper would have made and those made.
+        """From pairs with the clicks that the average shopper would have made and those made; `y_IR` is `prior.along`.
 
         Beside the tastes: (M,) what they say of the pairs, and (U, R) factors to start from when the clicks that the
         average shopper would have made are known better.
         """
-        y_IR = prior.features(items) @ prior.factor_KR
         unit_RR, told_M = np.eye(y_IR.shape[1]), np.zeros(pairs.who_M.size)
         factor_UR = np.zeros((len(who_ids), y_IR.shape[1])) if start_UR is None else start_UR.copy()
         for who, rows in pairs.shoppers():

@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 
-KINDS = ("category", "top_category", "brand", "word")
+KINDS = ("category", "top_category", "brand")
 MOST_WORDS = 12  # of a title
-_WORD = re.compile(r"[^\W_]+")
+_WORD = re.compile(r"[^\W_]+", re.UNICODE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class Traits:
     ) -> Traits:
         """The traits of items, each told by one value of every sequence; None is no trait."""
         told_I = [
-            [f"{kind} {name}" for kind, name in zip(KINDS, parts, strict=False) if name] + words_of_title(title)
+            [f"{kind} {name}" for kind, name in zip(KINDS, parts, strict=True) if name] + words_of_title(title)
             for *parts, title in zip(categories, tops, brands, titles, strict=True)
         ]
         names = tuple(sorted({name for told in told_I for name in told}))
@@ -57,7 +57,11 @@ class Traits:
         return found
 
 
+def words(title: str | None) -> list[str]:
+    """The words of two letters and more, in their order."""
+    return [word for word in _WORD.findall((title or "").casefold()) if len(word) > 1]
+
+
 def words_of_title(title: str | None) -> list[str]:
-    """The first distinct words of two letters and more, as traits."""
-    words = dict.fromkeys(word for word in _WORD.findall((title or "").casefold()) if len(word) > 1)
-    return [f"word {word}" for word in words][:MOST_WORDS]
+    """The first distinct words, as traits."""
+    return [f"word {word}" for word in dict.fromkeys(words(title))][:MOST_WORDS]

@@ -1,7 +1,7 @@
 """Every number of the simulated shop: its size, its people, its items, how attention and wishes become events.
 
 Choices. One frozen dataclass, so that a shop is its parameters and a seed. Logits were set so that the log looks like
-a shop's (click rate 6 to 8 % in the first slot and 1 % in the last, 1 to 4 % of sessions buy). How much a taste and a
+a shop's (click rate 6 to 8 % in the first slot and 1 % in the last, 4 to 5 % of sessions buy). How much a taste and a
 visit's intent weigh is set by two real shops: a person's purchases are of one kind 2.1 (Online Retail) and 3.0 (Amazon
 Beauty) times as often as different people's, and those of one visit 1.2 and 1.6 times as often as those of the same
 person's visits; the geometric means are 2.5 and 1.4. `python -m benchmarks.simulator --marginals` shows all of it.
