@@ -164,6 +164,8 @@ class _Cleaner:
 
     def _deduped(self, rows: ir.Table, table: str) -> ir.Table:
         kept = self._before_end(rows, PARTITIONED_BY[table])
+        if not self._scratch.value(tf.repeats(kept, list(KEYS[table]))):
+            return kept
         return tf.dedupe(kept, list(KEYS[table]), [PARTITIONED_BY[table], *(c.name for c in columns_of(table))])
 
     def _table(self, table: str, raw: ir.Table, keyed: ir.Table, bots: ir.Table | None) -> ir.Table:

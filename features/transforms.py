@@ -36,6 +36,12 @@ def dedupe(rows: ir.Table, keys: list[str], order: list[str]) -> ir.Table:
     return ranked.filter(ranked["_rank"] == 0).drop("_rank")
 
 
+def repeats(rows: ir.Table, keys: list[str]) -> ir.IntegerScalar:
+    """How many keys have more than one row: far cheaper to ask than `dedupe` is where wide rows have to be ordered."""
+    counted = rows.group_by(keys).aggregate(_rows=rows.count())
+    return counted.filter(counted["_rows"] > 1).count()
+
+
 def with_sessions(events: ir.Table, gap_s: int) -> ir.Table:
     """`session_id` filled where it is null: a user's events no further apart than `gap_s` are one session.
 

@@ -2,17 +2,17 @@
 
 Choices. Days before the loop are made by the shop's old page (popularity with noise), as canonical tables: what a shop
 has when it starts. Each night the service's log is exported into the same tables and retrained, gated and promoted like
-any data; the service swaps the model by itself. The arm that is frozen on the first model is played while the night's
-retrain runs, the yardsticks (popular, random, oracle) in memory: all on the same shoppers with the same luck.
+any data; the service swaps the model by itself. The arm that is frozen on the first model has a service of its own, the
+yardsticks (popular, random, oracle) are played in memory: all on the same shoppers with the same luck.
 Everything is SIMULATED, and says so.
 """
 
 from __future__ import annotations
 
 import shutil
-import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -153,34 +153,25 @@ class Loop:
         changes = catalogue_changes(shop, day)
         for client in (ours, frozen):
             client.put_items(changes, midnight)
-        outcome.visits["ours"].append(serve_day(shop, day, ours, self.warm, self._progress(f"day {number}")))
+        with ThreadPoolExecutor(2) as pool:  # each service has one worker, and so one of the two cores
+            frozen_day = pool.submit(serve_day, self.shops["frozen"], day, frozen, self.warm)
+            outcome.visits["ours"].append(serve_day(shop, day, ours, self.warm, self._progress(f"day {number}")))
+            outcome.visits["frozen"].append(frozen_day.result())
         if planted == sabotage.POISON:
             sabotage.poison(ours, shop, day)
         for arm, policy in self._policies.items():
             outcome.visits[arm].append(play_arm(self.shops[arm], policy, day, self.seed, self.warm))
         took = time.monotonic() - began
-        played_today = {arm: found[-1] for arm, found in outcome.visits.items() if len(found) == number}
-        mean = {arm: sum(visit.value for visit in visits) / len(visits) for arm, visits in played_today.items()}
+        mean = {arm: sum(visit.value for visit in found[-1]) / len(found[-1]) for arm, found in outcome.visits.items()}
         told = ", ".join(f"{arm} {value:.3f}" for arm, value in mean.items())
         self.say(f"simulated day {number} ({day_of(self.params.shop, day)}), {took:.0f} s: GBP a session: {told}")
-        if number < self.days:  # before the other arm is played: both would wait for one interpreter
-            export(self.home.root, self.tables, day_of(self.params.shop, day))
-        played: list[list[Visit]] = []
-        failed: list[BaseException] = []
-        thread = threading.Thread(target=_caught, args=(lambda: played.append(self._frozen_day(day, frozen)), failed))
-        thread.start()
-        if number < self.days:
-            night = self._night(number, planted)
-            outcome.nights.append(night)
-            if night.promoted:
-                self._wait_for_swap(ours)
-        thread.join()
-        if failed:
-            raise failed[0]
-        outcome.visits["frozen"].append(played[0])
-
-    def _frozen_day(self, day: int, client: Client) -> list[Visit]:
-        return serve_day(self.shops["frozen"], day, client, self.warm)
+        if number == self.days:
+            return
+        export(self.home.root, self.tables, day_of(self.params.shop, day))
+        night = self._night(number, planted)
+        outcome.nights.append(night)
+        if night.promoted:
+            self._wait_for_swap(ours)
 
     def _moment(self, day: int) -> datetime:
         first = self.params.shop.first_day
@@ -225,13 +216,6 @@ class Loop:
                 return
             time.sleep(0.2)
         raise HomerankerError(f"simulate: the service did not take up model {champion['version']} in {SWAP_S:g} s")
-
-
-def _caught(call: Callable[[], None], failed: list[BaseException]) -> None:
-    try:
-        call()
-    except BaseException as error:
-        failed.append(error)
 
 
 def _json(path: Path) -> dict[str, Any]:
