@@ -25,7 +25,7 @@ from models.simulator import Session, Shop
 from models.simulator.logs import play_day
 from models.simulator.pages import PagePolicy
 
-VISITORS = 3  # under way at once
+VISITORS = 6  # under way at once: while some wait for the disk, others keep the processor busy
 BATCH = 500
 
 

@@ -81,10 +81,17 @@ def target_probabilities(
     return [told_K for told_K, _ in found], [score_K for _, score_K in found]
 
 
-def scores_of_shown(model: HomepageModel, pages: Sequence[Page], people: People, workers: int = 1) -> list[Floats]:
+def scores_of_shown(
+    model: HomepageModel,
+    pages: Sequence[Page],
+    people: People,
+    workers: int = 1,
+    known_L: Sequence[Floats] | None = None,
+) -> list[Floats]:
     """(K,) for each page: the model's scores of what was shown, pages by time.
 
-    The model may be of another catalogue than the pages; what it lacks is nan.
+    The model may be of another catalogue than the pages; what it lacks is nan. `known_L`: what `target_probabilities`
+    has found already; only pages where an item was no candidate are scored then.
     """
     to_model = _places(people.items, model.items)
 
@@ -97,7 +104,11 @@ def scores_of_shown(model: HomepageModel, pages: Sequence[Page], people: People,
         score_K[known] = model.score_items(state, model.as_of(page.served_us), item_K[known]).score_C
         return score_K
 
-    return _each(of_page, pages, people, workers)
+    told_L = list(known_L or [np.full(page.item_K.size, np.nan) for page in pages])
+    left = [at for at, told_K in enumerate(told_L) if not np.isfinite(told_K).all()]
+    for at, told_K in zip(left, _each(of_page, [pages[at] for at in left], people, workers), strict=True):
+        told_L[at] = told_K
+    return told_L
 
 
 def scores_as_served(slates: pa.Table, pages: Sequence[Page]) -> Floats:

@@ -237,7 +237,7 @@ def prove(
         ope = replace(ope, alpha=ope.alpha / 2)  # either may let it in
     proof = judge(log, target_N, ope, full_support=False)
     if known_N.any():
-        mine_N = np.concatenate(scores_of_shown(learned.model, pages, people, workers))
+        mine_N = np.concatenate(scores_of_shown(learned.model, pages, people, workers, score_L))
         against = compare(log.take(known_N), mine_N[known_N], rival.score_N[known_N], look_S, ope, rival.margin)
         against = against.supported(proof.diagnostics["mean weight"], ope.min_support)
     if rival.name == CHAMPION:

@@ -257,7 +257,13 @@ def test_a_first_policy_is_compared_with_the_order_that_was_served(data: Data, p
     assert told.against is not None and told.model is not None
     after = [page for page in pages if page.served_us >= judged.trained_until_us]
     after = [after[at] for at in np.linspace(0, len(after) - 1, min(len(after), 300)).astype(int)]
-    mine_N = np.concatenate(scores_of_shown(told.model, after, People(data.events, data.log, data.items)))
+    people = People(data.events, data.log, data.items)
+    mine_L = scores_of_shown(told.model, after, people)
+    _, found_L = target_probabilities(told.model, after, people, PlackettLuceParams(), candidates=200)
+    assert 0 < sum(np.isfinite(found_K).all() for found_K in found_L) < len(after)  # some pages need the second look
+    again_L = scores_of_shown(told.model, after, people, known_L=found_L)
+    assert np.allclose(np.concatenate(again_L), np.concatenate(mine_L), atol=1e-5)
+    mine_N = np.concatenate(mine_L)
     at_N = [(page.request_id, position) for page in after for position in page.position_K.tolist()]
     score = dict(zip(at_N, mine_N.tolist(), strict=True))
 
