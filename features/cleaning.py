@@ -163,10 +163,10 @@ class _Cleaner:
         return tf.until_day(rows, time_column, self._end) if self._end else rows
 
     def _deduped(self, rows: ir.Table, table: str) -> ir.Table:
-        kept = self._before_end(rows, PARTITIONED_BY[table])
-        if not self._scratch.value(tf.repeats(kept, list(KEYS[table]))):
+        kept, keys = self._before_end(rows, PARTITIONED_BY[table]), list(KEYS[table])
+        if not self._scratch.value(tf.repeats(kept, keys)):
             return kept
-        return tf.dedupe(kept, list(KEYS[table]), [PARTITIONED_BY[table], *(c.name for c in columns_of(table))])
+        return tf.dedupe(kept, keys, [PARTITIONED_BY[table], *(c.name for c in columns_of(table))])
 
     def _table(self, table: str, raw: ir.Table, keyed: ir.Table, bots: ir.Table | None) -> ir.Table:
         """The rows of `keyed` that stay; the others go to quarantine, and all are counted."""
