@@ -193,11 +193,14 @@ def serve(bento_or_model: Path, home: Path, host: str, port: int, workers: int =
 def served(
     bento: Path, home: Path, *, workers: int = 1, fallback: bool = False, ready: bool = True, **more: str
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A Bento in a process of its own on a free port: (base URL, process); ended with SIGTERM."""
+    """A Bento in a process of its own on a free port: (base URL, process); ended with SIGTERM.
+
+    No balancer sends to it, so it does not wait for one when it ends, unless `more` says so.
+    """
     port = free_port()
     _made(home)
     log = (home / "serve.log").open("ab")
-    variables = environment(home, workers=workers, fallback=fallback, **more)
+    variables = environment(home, workers=workers, fallback=fallback, **{"HOMERANKER_DRAIN_SECONDS": "0", **more})
     process = subprocess.Popen(command(bento, "127.0.0.1", port), env=variables, stdout=log, stderr=log)
     try:
         base = f"http://127.0.0.1:{port}"

@@ -1,9 +1,10 @@
 """The Bento service: one ASGI application under Bento's server, wrapped by our edge. EDGE: BentoML.
 
 Choices. One service, JSON only, no inner services. Bento starts and supervises the workers, shares the socket and
-gathers metrics; its access log and request metrics are off, because they hold raw paths and so user ids. SIGTERM is
-taken before uvicorn sees it: /readyz says 503 for `drain_s`, then the server ends as usual, so that no balancer sends
-a request to a closed socket.
+gathers metrics; its access log and request metrics are off, because they hold raw paths and so user ids. What answers
+is imported by a worker when it starts: the process that starts the workers imports this file too, and would hold
+PyTorch for nothing. SIGTERM is taken before uvicorn sees it: /readyz says 503 for `drain_s`, then the server ends as
+usual, so that no balancer sends a request to a closed socket.
 """
 
 from __future__ import annotations
@@ -16,19 +17,22 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker is one core; more threads only wait for each other
 
 import bentoml
-from starlette.applications import Starlette
-from starlette.types import Receive, Scope, Send
 
 from serving import door, lifeline
-from serving.api import Api, application
-from serving.edge import Edge
+from serving.edge import Edge, Receive, Scope, Send
 from serving.params import from_environment
-from serving.runtime import Runtime
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+    from serving.api import Api
+    from serving.runtime import Runtime
 
 ENVIRONMENT = from_environment()
 BUNDLED = Path(__file__).resolve().parent.parent / "model"
@@ -87,6 +91,9 @@ class Homeranker:
     async def begin(self) -> None:
         """Load and warm everything before the first request."""
         lifeline.follow()
+        from serving.api import Api, application
+        from serving.runtime import Runtime
+
         _logging()
         sys.setswitchinterval(0.0005)  # the event loop must not wait 5 ms for a page under way
         bundled = Path(os.environ.get("HOMERANKER_MODEL") or BUNDLED)
