@@ -190,6 +190,18 @@ def test_a_deleted_user_is_gone_and_the_others_stay(online: Any) -> None:
     assert [row is not None for row in read_online(online, ["gone", "stays"])] == [False, True]
 
 
+def test_feast_is_imported_as_it_was_written_and_typeguard_is_left_as_it_was(tmp_path: Path) -> None:
+    asked = (
+        "from pathlib import Path; import sys; from features.views import store_for;"
+        "store_for(Path(sys.argv[1]), offline_path=Path('none'));"
+        "import feast, typeguard;"
+        "assert 'TypeCheckMemo' not in feast.Entity.__init__.__code__.co_names;"
+        "assert typeguard.typechecked.__name__ == 'typechecked'"
+    )
+    done = subprocess.run([sys.executable, "-c", asked, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_broken_store_says_so(tmp_path: Path) -> None:
     store = store_for(tmp_path, offline_path=tmp_path / "history.parquet")
     (tmp_path / "online.db").write_bytes(b"not a database, but long enough to be read as one" * 100)
