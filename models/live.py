@@ -90,6 +90,8 @@ class LiveCounts:
         self._expected: Floats = np.zeros(64)
         self._shown: Floats = np.zeros(64)  # as `_expected`, with what the model has learned from already
         self.rows: list[dict[int, float]] = []
+        self._changes: list[int] = []  # of each row, so that a copy of it knows whether it is still true
+        self._copies: dict[int, tuple[int, Ints, Floats]] = {}
         self._people: OrderedDict[str, _Person] = OrderedDict()
         self._sessions: OrderedDict[str, list[int]] = OrderedDict()
         self._modules: dict[str, list[float]] = {}
@@ -122,6 +124,7 @@ class LiveCounts:
             if code >= self._visits.size:
                 self._grow()
             self.rows.append({})
+            self._changes.append(0)
             self.codes[item_id] = code
         return code
 
@@ -150,6 +153,7 @@ class LiveCounts:
             one * down for one in (self._visits, self._clicks, self._expected, self._shown)
         )
         self.rows = [{other: w * down for other, w in row.items() if w * down > 1e-3} for row in self.rows]
+        self._changes = [changes + 1 for changes in self._changes]
         self._modules = {name: [value * down for value in pair] for name, pair in self._modules.items()}
         self.days = 0.0
         self._people.clear()
@@ -193,6 +197,7 @@ class LiveCounts:
                 row[two] = row.get(two, 0.0) + weight
                 if len(row) > 2 * ROW:
                     self.rows[one] = dict(sorted(row.items(), key=lambda pair: -pair[1])[:ROW])
+                self._changes[one] += 1
         before.append(code)
 
     # ------------------------------------------------------------ clicks on pages
@@ -252,16 +257,26 @@ class LiveCounts:
 
     def neighbours(self, codes: Sequence[int], weights: Sequence[float]) -> tuple[Ints, Floats]:
         """Items that went with these in live sessions: (N,) codes, and (N,) sums of weight x cosine."""
-        prior = self.params.neighbour_prior / self._now(self.params.half_life_days)
-        found: dict[int, float] = {}
-        visits = self._visits
+        prior, visits = self.params.neighbour_prior / self._now(self.params.half_life_days), self._visits
+        sum_J = np.zeros(visits.size)
         for code, weight in zip(codes, weights, strict=True):
-            own = float(visits[code])
-            for other, together in list(self.rows[code].items()):
-                if other < visits.size:
-                    cosine = together / ((own * float(visits[other])) ** 0.5 + prior)
-                    found[other] = found.get(other, 0.0) + weight * cosine
-        return np.fromiter(found, np.int64, len(found)), np.fromiter(found.values(), np.float64, len(found))
+            other_N, together_N = self._row(code)
+            if other_N.size and int(other_N.max()) >= visits.size:  # it came since `visits` was looked up
+                inside_N = other_N < visits.size
+                other_N, together_N = other_N[inside_N], together_N[inside_N]
+            sum_J[other_N] += weight * together_N / (np.sqrt(visits[code] * visits[other_N]) + prior)
+        found_N = np.flatnonzero(sum_J)
+        return found_N, sum_J[found_N]
+
+    def _row(self, code: int) -> tuple[Ints, Floats]:
+        """(N,) neighbours of an item and (N,) their weights; copied again where they changed since."""
+        changes = self._changes[code]
+        kept = self._copies.get(code)
+        if kept is None or kept[0] != changes:
+            row = list(self.rows[code].items())  # at once, because another thread adds to it
+            others, weights = [other for other, _ in row], [weight for _, weight in row]
+            kept = self._copies[code] = changes, np.array(others, dtype=np.int64), np.array(weights)
+        return kept[1], kept[2]
 
 
 def attention(slots: int) -> Floats:

@@ -56,6 +56,7 @@ INSERT = f"""INSERT INTO events ({Events.EVENT_ID}, received_us, {Events.EVENT_T
   {Events.SESSION_ID}, {Events.ITEM_ID}, {Events.EVENT_TYPE}, {Events.QUANTITY}, {Events.PRICE}, verified, row)
   VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT ({Events.EVENT_ID}) DO NOTHING"""  # noqa: S608 - column names of the schema
 EXPORTED = "exported_seq"  # the fact that names the last exported event
+NOTHING = (-1, -1)  # a sequence number and a time that every event comes after
 LIVE = "seq, event_id, item_id, event_type, event_time, session_id, quantity, price, received_us"
 
 
@@ -129,17 +130,23 @@ class EventLog:
 
         return self.store.submit(job)
 
-    def live(self, user_id: str | None, session_id: str | None, limit: int) -> list[LiveEvent]:
-        """The newest events of this person, in order of arrival: the user's, and those of the session alone."""
+    def live(
+        self, user_id: str | None, session_id: str | None, limit: int, after: tuple[int, int] = NOTHING
+    ) -> list[LiveEvent]:
+        """The newest events of this person, in order of arrival: the user's, and those of the session alone.
+
+        Of these only what came or happened `after` a (seq, time).
+        """
         found: dict[int, LiveEvent] = {}
-        newest = f"AND item_id IS NOT NULL ORDER BY seq DESC LIMIT {limit:d}"
-        if user_id is not None:
-            sql = f"SELECT {LIVE} FROM events WHERE user_id = ? {newest}"  # noqa: S608 - constants
-            found.update((row[0], live_event(row)) for row in self.store.read(sql, (user_id,)))
-        if session_id is not None:
-            whose = "AND user_id IS NULL" if user_id is not None else ""
-            sql = f"SELECT {LIVE} FROM events WHERE session_id = ? {whose} {newest}"  # noqa: S608 - constants
-            found.update((row[0], live_event(row)) for row in self.store.read(sql, (session_id,)))
+        who = [("user_id = ?", user_id), ("session_id = ? AND user_id IS NULL", session_id)]
+        if user_id is None:
+            who = [("session_id = ?", session_id)]
+        for whose, value in who:
+            if value is not None:
+                newest = f"{whose} AND item_id IS NOT NULL ORDER BY seq DESC LIMIT {limit:d}"
+                some = f"(SELECT {LIVE} FROM events WHERE {newest})"  # noqa: S608 - constants
+                sql = f"SELECT {LIVE} FROM {some} WHERE seq > ? OR event_time > ?"  # noqa: S608 - constants
+                found |= {row[0]: live_event(row) for row in self.store.read_at_once(LIVE, sql, (value, *after))}
         return [found[seq] for seq in sorted(found)][-limit:]
 
     def shown(self, user_id: str | None, session_id: str, pages: int) -> list[str]:

@@ -14,7 +14,7 @@ import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,8 +33,9 @@ TRUST = (0.6, 0.15)  # how far clicks may move a weight (sd): of a model that le
 REST = 15.0  # rest after a hand-out, in multiples of what it took
 LEAST_REST_S, FIT_S = 0.4, 2.0
 WEIGHT = {TYPE_CODE["view"]: 1.0, TYPE_CODE["click"]: 1.0, TYPE_CODE["add_to_cart"]: 1.5, TYPE_CODE["purchase"]: 2.0}
+EVENT = "seq, item_id, event_type, event_time, user_id, session_id, received_us, request_id"
 EVENTS_SQL = """SELECT seq, item_id, event_type, event_time, user_id, session_id, received_us,
-  CASE WHEN verified THEN json_extract(row, '$.request_id') END
+  CASE WHEN verified THEN json_extract(row, '$.request_id') END AS request_id
   FROM events WHERE seq > ? AND item_id IS NOT NULL ORDER BY seq LIMIT ?"""
 
 
@@ -68,8 +69,8 @@ class Learning:
         self._handed_out = False
 
     def stand_on(self, basis: Basis, log: EventLog) -> None:
-        """Start anew where the basis is another one."""
-        if basis == self.basis:
+        """Start anew where the basis is another one. An export alone makes none: the model was trained before it."""
+        if self.basis is not None and basis == replace(self.basis, exported_seq=basis.exported_seq):
             return
         self.counts, self.choices = LiveCounts(self.params), Choices(basis.prior_F, TRUST[basis.knows_clicks])
         if self.basis is None or not self.params.enabled:
@@ -84,7 +85,7 @@ class Learning:
         """Count the next events of the log."""
         if self.basis is None or not self.params.enabled:
             return
-        rows = log.store.read(EVENTS_SQL, (self.seq, TURN))
+        rows = sorted(log.store.read_at_once(EVENT, EVENTS_SQL, (self.seq, TURN)))
         self.caught_up = len(rows) < TURN
         if self.caught_up:
             self.told = self.counts, self.choices

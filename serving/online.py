@@ -21,7 +21,7 @@ from features.errors import HomerankerError
 from features.history import HistoryRow
 from models.history import Action
 from serving import metrics
-from serving.event_log import LiveEvent
+from serving.event_log import NOTHING, LiveEvent
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -90,9 +90,14 @@ class OnlineHistory:
         finally:
             self._lock.release()
 
+    def known(self, row: HistoryRow | None) -> tuple[int, int]:
+        """(seq, time) of the events that a row holds at most: those after either are not in it."""
+        return (self.exported_seq, row.last_time) if row is not None else NOTHING
+
     def newer(self, row: HistoryRow | None, events: Sequence[LiveEvent]) -> list[Action]:
         """Live events that the row does not hold yet, in order of arrival."""
-        newer = (e for e in events if row is None or e.time_us > row.last_time or e.seq > self.exported_seq)
+        seq, time_us = self.known(row)
+        newer = (e for e in events if e.seq > seq or e.time_us > time_us)
         return [Action(e.item_id, e.event_type, e.time_us, e.session_id, e.quantity, e.price) for e in newer]
 
     def forget(self, user_id: str) -> None:

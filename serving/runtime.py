@@ -119,9 +119,9 @@ class Runtime:
         """What is known of this person, and whether a source of it failed; nothing for a user without consent."""
         if not now.may_personalize(user_id):
             return UserState.build(None, [], now.items.index), False
-        events, stale = self.live.events(self.log, user_id, session_id)
         # A row's age is measured from where the model's time ends: data of 2011 is not stale to a model of 2011.
         row, missing = self.online.row(user_id, now.model.as_of(at_us))
+        events, stale = self.live.events(self.log, user_id, session_id, self.online.known(row))
         actions = self.online.newer(row, events)
         if events:
             metrics.LAG.set(max(0.0, (at_us - events[-1].received_us) / 1e6))

@@ -23,7 +23,7 @@ from redis.retry import Retry
 
 from features.errors import StoreError
 from serving.contract import EventRow
-from serving.event_log import EventLog, LiveEvent
+from serving.event_log import NOTHING, EventLog, LiveEvent
 
 KEEP_S = 7 * 86_400
 TIMEOUT_S = 0.05
@@ -102,13 +102,15 @@ class LiveState:
     def __init__(self, shared: RedisSessions | None, limit: int) -> None:
         self.shared, self._limit = shared, limit
 
-    def events(self, log: EventLog | None, user_id: str | None, session_id: str) -> tuple[list[LiveEvent], bool]:
-        """(events in order of arrival, True where a source failed)."""
+    def events(
+        self, log: EventLog | None, user_id: str | None, session_id: str, after: tuple[int, int] = NOTHING
+    ) -> tuple[list[LiveEvent], bool]:
+        """(events in order of arrival, True where a source failed); of the log's what is `after` a (seq, time)."""
         stale = log is None
         found: list[LiveEvent] = []
         if log is not None:
             try:
-                found = log.live(user_id, session_id, self._limit)
+                found = log.live(user_id, session_id, self._limit, after)
             except StoreError as error:
                 logger.warning("live events cannot be read: %s", error)
                 stale = True

@@ -72,6 +72,26 @@ def test_neighbours_are_what_sessions_hold_together() -> None:
     assert found.tolist() == [counts.codes["b"]] and 0.8 < weight[0] <= 1
 
 
+def test_neighbours_are_those_of_the_latest_event_whenever_they_are_asked_for() -> None:
+    rng, counts = np.random.default_rng(0), LiveCounts(LearningParams())
+    asked, weights = [0, 3, 1], [1.0, 0.9, 0.81]
+    for n in range(150):
+        if n == 100:  # every weight is brought down to the present
+            counts.see([seen("i0", at_us=START_US + 300 * DAY_US, user=f"late{m}", session="late") for m in range(99)])
+        at = START_US + (0 if n < 100 else 300) * DAY_US
+        counts.see([seen(f"i{int(i)}", at, f"u{n}", f"s{n}") for i in rng.integers(0, 70, 4)])
+        if len(counts.codes) < 4:
+            continue
+        prior, plain = 2.0 ** (counts.days / counts.params.half_life_days), dict[int, float]()
+        for code, weight in zip(asked, weights, strict=True):
+            for other, together in counts.rows[code].items():
+                norm = (counts._visits[code] * counts._visits[other]) ** 0.5 + prior
+                plain[other] = plain.get(other, 0.0) + weight * together / norm
+        found = dict(zip(*(told.tolist() for told in counts.neighbours(asked, weights)), strict=True))
+        assert found == pytest.approx(plain)
+    assert plain
+
+
 def test_a_click_is_worth_what_its_place_did_not_give() -> None:
     counts = LiveCounts(LearningParams())
     items, modules = [f"i{n}" for n in range(10)], ["for_you"] * 5 + ["new"] * 5

@@ -162,6 +162,12 @@ def test_while_the_log_is_counted_again_pages_stand_on_what_was_known(shop: Cold
         while not learning.caught_up:
             learning.take_up(log, lambda _: True)
         assert learning.told[0] is counting_anew and "i100" in counting_anew.codes
+    learning.stand_on(replace(basis, exported_seq=learning.seq), log)
+    assert learning.counts is counting_anew and learning.caught_up  # an export changes nothing of what a model knows
+    learning.stand_on(replace(basis, exported_seq=learning.seq, trained_until_us=now_us()), log)
+    assert learning.counts is not counting_anew
+    learning.take_up(log, lambda _: True)
+    assert not learning.counts.sums("popularity", 1.0).any()  # the new model has counted all of it
 
 
 def test_what_a_visit_passed_over_makes_room(shop: ColdShop) -> None:

@@ -1,10 +1,16 @@
-"""The log on disk: what a visit was shown, and files of an earlier version."""
+"""The log on disk: what somebody did, what a visit was shown, and files of an earlier version."""
 
 from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import Any
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serving.contract import EventRow
 from serving.event_log import EventLog
 
 BEFORE = """CREATE TABLE slates (request_id TEXT PRIMARY KEY, served_us INTEGER NOT NULL, user_id TEXT, session_id TEXT,
@@ -45,3 +51,46 @@ def test_a_log_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
     log = EventLog(tmp_path)
     assert log.shown(None, "s", 5) == ["i-b", "i-a"]
     log.close()
+
+
+IDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=5)
+ACTS = st.lists(
+    st.fixed_dictionaries(
+        {"event_time": st.integers(0, 10**17), "price": st.none() | st.floats(0, 1e12), "quantity": st.integers(1, 9)}
+        | {"item_id": st.none() | IDS, "user_id": st.sampled_from([None, "u", "v"]), "who": st.sampled_from("st")}
+    ),
+    max_size=30,
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("logs")
+
+
+@settings(max_examples=60, deadline=None)
+@given(acts=ACTS, after=st.tuples(st.integers(-1, 30), st.integers(-1, 10**17)), limit=st.integers(1, 12))
+def test_live_events_are_the_newest_of_a_person_that_came_or_happened_later(
+    place: Path, acts: list[dict[str, Any]], after: tuple[int, int], limit: int
+) -> None:
+    log = EventLog(place / f"{len(list(place.iterdir()))}")
+    rows = [
+        EventRow.model_construct(**{**EventRow.model_construct().__dict__, **act}, event_id=f"e{n}", event_type="click")
+        for n, act in enumerate(acts, 1)
+    ]
+    for row in rows:
+        row.session_id = row.who  # type: ignore[attr-defined]
+    log.append([(row, False) for row in rows], 7).result(10)
+
+    def newest(of: str) -> list[int]:
+        mine = {"user": lambda a: a["user_id"] == "u", "visit": lambda a: a["user_id"] is None and a["who"] == "s"}[of]
+        return [n for n, act in enumerate(acts, 1) if mine(act) and act["item_id"] is not None][-limit:]
+
+    wanted = sorted(n for n in newest("user") + newest("visit") if n > after[0] or acts[n - 1]["event_time"] > after[1])
+    found = log.live("u", "s", limit, after)
+    log.close()
+    assert [event.seq for event in found] == wanted[-limit:]
+    for event in found:
+        act = acts[event.seq - 1]
+        assert (event.item_id, event.time_us, event.quantity) == (act["item_id"], act["event_time"], act["quantity"])
+        assert event.price == pytest.approx(float("nan") if act["price"] is None else act["price"], 1e-14, nan_ok=True)
