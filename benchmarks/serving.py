@@ -9,9 +9,10 @@ that a stall is not hidden by a client that waits (no coordinated omission). Cap
 open-loop runs are at half of it and at 1, 2, 5 and 10 times it. A shared machine's speed moves by a third within a
 minute, so these last are cut into slices of two seconds, each behind a slice that finds the capacity of that moment:
 goodput is what was answered within the slices, over what could have been, with an interval over the pairs. The client
-shares the machine's cores with the service, and at many times the capacity it needs one for itself. Half of the
-sessions have a history of five events, which are posted first, in batches of 100. `--items` fills the catalogue up with
-made items; so many popular items are added to the model's own sources that it ranks at least `--candidates`.
+shares the machine's cores with the service, and at many times the capacity it needs one for itself; so it runs on
+uvloop, as the service does. Half of the sessions have a history of five events, which are posted first, in batches of
+100. `--items` fills the catalogue up with made items; so many popular items are added to the model's own sources that
+it ranks at least `--candidates`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pyarrow.parquet as pq
+import uvloop
 
 from features.history import History
 from flows.online import bring_online
@@ -293,13 +295,13 @@ def main() -> int:
             ids = HomepageModel.load(model).items.item_ids
             print(f"{len(ids)} items, {args.candidates} candidates, {args.workers} worker(s)", flush=True)
             host, port = base.removeprefix("http://").split(":")
-            rate = asyncio.run(post_events(host, int(port), ids))
+            rate = uvloop.run(post_events(host, int(port), ids))
             print(f"events in batches of 100: {rate:.0f} events/s", flush=True)
             if args.soak:
-                asyncio.run(soak(host, int(port), args.soak, psutil.Process(process.pid)))
+                uvloop.run(soak(host, int(port), args.soak, psutil.Process(process.pid)))
             else:
                 returning = Returning(args.history) if args.history else None
-                asyncio.run(measure(host, int(port), args.seconds, returning))
+                uvloop.run(measure(host, int(port), args.seconds, returning))
     return 0
 
 
