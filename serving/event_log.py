@@ -130,9 +130,7 @@ class EventLog:
 
         return self.store.submit(job)
 
-    def live(
-        self, user_id: str | None, session_id: str | None, limit: int, after: tuple[int, int] = NOTHING
-    ) -> list[LiveEvent]:
+    def live(self, user_id: str | None, session_id: str | None, limit: int, after: tuple[int, int]) -> list[LiveEvent]:
         """The newest events of this person, in order of arrival: the user's, and those of the session alone.
 
         Of these only what came or happened `after` a (seq, time).
@@ -144,8 +142,8 @@ class EventLog:
         for whose, value in who:
             if value is not None:
                 newest = f"{whose} AND item_id IS NOT NULL ORDER BY seq DESC LIMIT {limit:d}"
-                some = f"(SELECT {LIVE} FROM events WHERE {newest})"  # noqa: S608 - constants
-                sql = f"SELECT {LIVE} FROM {some} WHERE seq > ? OR event_time > ?"  # noqa: S608 - constants
+                some = f"SELECT {LIVE} FROM events WHERE {newest}"  # noqa: S608 - constants
+                sql = f"SELECT * FROM ({some}) WHERE seq > ? OR event_time > ?"  # noqa: S608 - constants
                 found |= {row[0]: live_event(row) for row in self.store.read_at_once(LIVE, sql, (value, *after))}
         return [found[seq] for seq in sorted(found)][-limit:]
 

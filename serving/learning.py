@@ -33,10 +33,9 @@ TRUST = (0.6, 0.15)  # how far clicks may move a weight (sd): of a model that le
 REST = 15.0  # rest after a hand-out, in multiples of what it took
 LEAST_REST_S, FIT_S = 0.4, 2.0
 WEIGHT = {TYPE_CODE["view"]: 1.0, TYPE_CODE["click"]: 1.0, TYPE_CODE["add_to_cart"]: 1.5, TYPE_CODE["purchase"]: 2.0}
-EVENT = "seq, item_id, event_type, event_time, user_id, session_id, received_us, request_id"
-EVENTS_SQL = """SELECT seq, item_id, event_type, event_time, user_id, session_id, received_us,
-  CASE WHEN verified THEN json_extract(row, '$.request_id') END AS request_id
-  FROM events WHERE seq > ? AND item_id IS NOT NULL ORDER BY seq LIMIT ?"""
+EVENT = """seq, item_id, event_type, event_time, user_id, session_id, received_us,
+  CASE WHEN verified THEN json_extract(row, '$.request_id') END"""
+EVENTS_SQL = "SELECT * FROM events WHERE seq > ? AND item_id IS NOT NULL ORDER BY seq LIMIT ?"
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.errors import HomerankerError
 from features.history import HistoryRow
-from models.history import Action
 from serving import metrics
-from serving.event_log import NOTHING, LiveEvent
+from serving.event_log import NOTHING
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -93,12 +91,6 @@ class OnlineHistory:
     def known(self, row: HistoryRow | None) -> tuple[int, int]:
         """(seq, time) of the events that a row holds at most: those after either are not in it."""
         return (self.exported_seq, row.last_time) if row is not None else NOTHING
-
-    def newer(self, row: HistoryRow | None, events: Sequence[LiveEvent]) -> list[Action]:
-        """Live events that the row does not hold yet, in order of arrival."""
-        seq, time_us = self.known(row)
-        newer = (e for e in events if e.seq > seq or e.time_us > time_us)
-        return [Action(e.item_id, e.event_type, e.time_us, e.session_id, e.quantity, e.price) for e in newer]
 
     def forget(self, user_id: str) -> None:
         """Delete a user's row; StoreError where it cannot be done now."""

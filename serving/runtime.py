@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from features.errors import HomerankerError, StoreError, UsageError
-from models.history import UserState
+from models.history import Action, UserState
 from models.homepage import HomepageModel
 from models.live_signals import knows_clicks, prior
 from models.rules import Rules, load_rules
@@ -122,7 +122,7 @@ class Runtime:
         # A row's age is measured from where the model's time ends: data of 2011 is not stale to a model of 2011.
         row, missing = self.online.row(user_id, now.model.as_of(at_us))
         events, stale = self.live.events(self.log, user_id, session_id, self.online.known(row))
-        actions = self.online.newer(row, events)
+        actions = [Action(e.item_id, e.event_type, e.time_us, e.session_id, e.quantity, e.price) for e in events]
         if events:
             metrics.LAG.set(max(0.0, (at_us - events[-1].received_us) / 1e6))
         return UserState.build(row, actions, now.items.index, session_id), stale or missing

@@ -23,7 +23,7 @@ from redis.retry import Retry
 
 from features.errors import StoreError
 from serving.contract import EventRow
-from serving.event_log import NOTHING, EventLog, LiveEvent
+from serving.event_log import EventLog, LiveEvent
 
 KEEP_S = 7 * 86_400
 TIMEOUT_S = 0.05
@@ -103,9 +103,9 @@ class LiveState:
         self.shared, self._limit = shared, limit
 
     def events(
-        self, log: EventLog | None, user_id: str | None, session_id: str, after: tuple[int, int] = NOTHING
+        self, log: EventLog | None, user_id: str | None, session_id: str, after: tuple[int, int]
     ) -> tuple[list[LiveEvent], bool]:
-        """(events in order of arrival, True where a source failed); of the log's what is `after` a (seq, time)."""
+        """(events that came or happened `after` a (seq, time), in order of arrival; True where a source failed)."""
         stale = log is None
         found: list[LiveEvent] = []
         if log is not None:
@@ -117,7 +117,11 @@ class LiveState:
         if self.shared is not None:
             try:
                 known = {event.event_id for event in found}
-                others = [event for event in self.shared.read(user_id, session_id) if event.event_id not in known]
+                others = [
+                    event
+                    for event in self.shared.read(user_id, session_id)
+                    if event.event_id not in known and (event.seq > after[0] or event.time_us > after[1])
+                ]
                 if others:
                     found = sorted(found + others, key=lambda event: event.received_us)[-self._limit :]
             except StoreError as error:
