@@ -119,7 +119,7 @@ def test_what_is_hot_today_is_on_a_strangers_page(shop: ColdShop) -> None:
         shop.click(f"hot-{n}", hot[n % 3])
     shop.learned()
     shown = [shop.page(uuid.uuid4().hex)[1] for _ in range(10)]
-    assert sum(item in items for items in shown for item in hot) >= 7  # of 30; 3 by chance; a run with 11 was seen
+    assert sum(item in items for items in shown for item in hot) >= 15  # of 30; 3 by chance; the least of 105 runs: 24
 
 
 def test_a_brand_new_item_gets_its_chance_and_a_sold_out_one_never(shop: ColdShop) -> None:
