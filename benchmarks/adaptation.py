@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.command import finish
 from benchmarks.loop import Bench, Direct
 from flows.simulate_day import catalogue_changes
 from models.ope import estimate
@@ -118,4 +119,4 @@ def tell(what: str, clicks: int, rows: list[list[float | None]]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    finish(main)

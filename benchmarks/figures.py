@@ -26,6 +26,7 @@ from typing import Any
 import httpx
 import numpy as np
 
+from benchmarks.command import finish
 from serving.package import build_bento, free_port, served
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -122,4 +123,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    finish(main)

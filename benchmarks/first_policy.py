@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.command import finish
 from benchmarks.impressions_truth import fresh_chances
 from benchmarks.loop import laws_of
 from features.cleaning import clean
@@ -107,4 +108,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    finish(main)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from benchmarks.command import finish
 from flows.paths import Home
 from flows.registry import Registry
 from models.gate import PASS, GateParams, compare
@@ -59,4 +60,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    finish(main)

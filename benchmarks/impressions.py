@@ -26,6 +26,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from sklearn.linear_model import LogisticRegression
 
+from benchmarks.command import finish
 from benchmarks.impressions_policy import policy_row
 from benchmarks.impressions_truth import Told, play_and_write
 from features.cleaning import clean
@@ -258,4 +259,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    finish(main)

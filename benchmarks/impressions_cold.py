@@ -17,6 +17,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.command import finish
 from benchmarks.impressions_truth import fresh_chances
 from features.schema import Events, ItemVectors, Slates
 from models.blank import unlearned
@@ -170,4 +171,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    finish(main)

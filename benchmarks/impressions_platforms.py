@@ -10,7 +10,6 @@ last days, of shoppers who had been on the web before. The difference in AUC res
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from benchmarks.command import finish
 from benchmarks.impressions import Shop, both_columns, flat, linear, say, shown, thinned
 from features.schema import Events, Slates
 from models.binary import auc, auc_difference
@@ -94,4 +94,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    finish(main)

@@ -27,6 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.command import finish
 from features.cleaning import clean
 from features.history import HistoryParams, user_history, with_tastes, write_history
 from features.schema import Events, Items, Slates, Users
@@ -256,4 +257,4 @@ def run(bench: Bench, days: int, arms: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    finish(main)

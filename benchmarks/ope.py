@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.command import finish
 from benchmarks.ope_obd import print_obd
 from benchmarks.ope_shop import Corner, Sample
 from models.ope import ESTIMATORS, OpeParams, Rounds, SlotLog, compare, estimate, faults, judge
@@ -273,4 +274,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    finish(main)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from features.errors import SourceError
 from models.ope import ESTIMATORS, OpeParams, Rounds, SlotLog, estimate, judge
 from models.ope.estimators import Floats
 from models.ope.log import Ints
@@ -48,6 +49,9 @@ class Log:
 def read(folder: Path, policy: str, campaign: str) -> Log:
     """The log of a policy in a campaign, by time."""
     place = folder / policy / campaign
+    for name in (f"{campaign}.csv", "item_context.csv"):
+        if not (place / name).is_file():
+            raise SourceError(f"{place / name}: no such file; --obd needs Open Bandit's folders as they are unpacked")
     with (place / f"{campaign}.csv").open(newline="") as file:
         rows = sorted(csv.DictReader(file), key=lambda row: row["timestamp"])
     with (place / "item_context.csv").open(newline="") as file:

@@ -14,6 +14,7 @@ import time
 
 import numpy as np
 
+from benchmarks.command import finish
 from models.policy.rl import AGENTS, make, train
 from models.policy.rl.agents import Agent, best_of
 from models.policy.rl.networks import Dqn
@@ -140,4 +141,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    finish(main)

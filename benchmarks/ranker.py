@@ -25,10 +25,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks import ranker_basket
+from benchmarks.command import finish
 from benchmarks.ranker_data import Table, Task, read_attributes, read_table, repeats, tasks
 from benchmarks.ranker_models import MODELS, Job
 from benchmarks.ranker_table import HEAD, Row, export, export_figures, rank_all, table_of, values_of
-from features.errors import HomerankerError, UsageError
+from features.errors import UsageError
 from models.metrics import estimate
 
 Result = tuple[Any, Any, float, float, float]  # ranks, lists, seconds, seconds of the cores, MB
@@ -101,17 +102,13 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Run, answer with the exit status."""
-    try:
-        args = arguments(argv)
-        if args.protocol == "next-basket":
-            ranker_basket.run(args)
-        else:
-            run(args, read_table(args.data))
-    except HomerankerError as error:
-        print(f"ranker: {error}", file=sys.stderr)
-        return error.exit_code
+    args = arguments(argv)
+    if args.protocol == "next-basket":
+        ranker_basket.run(args)
+    else:
+        run(args, read_table(args.data))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    finish(main)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse as sp
 
@@ -73,7 +74,10 @@ def read_table(path: Path) -> Table:
     """Any Parquet file with integer columns user, item, pos, ts (Unix seconds)."""
     if not path.is_file():
         raise SourceError(f"{path}: no such file; --data needs a Parquet file with user, item, pos, ts")
-    names = pq.read_schema(path).names
+    try:
+        names = pq.read_schema(path).names
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{path}: cannot be read as Parquet ({error})") from error
     if lacking := [name for name in ("user", "item", "pos", "ts") if name not in names]:
         raise SchemaError(f"{path}: no column {', '.join(lacking)}; it has {', '.join(names)}")
     table = pq.read_table(path, columns=["user", "item", "pos", "ts"])

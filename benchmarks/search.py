@@ -18,6 +18,7 @@ from itertools import islice
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.command import finish
 from features.history import history_row, user_history
 from features.schema import Events
 from models.history import Action, UserState
@@ -109,4 +110,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    finish(main)

@@ -21,7 +21,6 @@ import argparse
 import asyncio
 import gc
 import json
-import sys
 import tempfile
 import time
 import uuid
@@ -35,6 +34,7 @@ import psutil
 import pyarrow.parquet as pq
 import uvloop
 
+from benchmarks.command import finish
 from features.history import History
 from flows.online import bring_online
 from flows.paths import Home
@@ -306,4 +306,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    finish(main)

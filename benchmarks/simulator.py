@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from benchmarks.command import finish
 from benchmarks.concentration import Concentration, kinds, simulated, taken
 from benchmarks.ranker_data import read_attributes, read_table
 from features.importers import import_data
@@ -206,4 +207,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    finish(main)

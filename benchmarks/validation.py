@@ -18,6 +18,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from benchmarks.command import finish
 from features.evidence import create_view, open_database
 from features.expectations import validate
 from features.generate import GenerateParams, generate_tables
@@ -80,4 +81,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    finish(main)

@@ -29,7 +29,7 @@ from serving.snapshot import Snapshot
 DAY_US = 86_400_000_000
 NEW_DAYS, JUST_US = 30, DAY_US // 8  # of an item in the shop; since a purchase, which a visit rarely repeats
 NEAR = 60  # neighbours of a viewed item, and popular items, that a module may hold
-HOT_PART = 20  # at most one item of so many is popular right now
+HOT_SHARE = 0.05  # of the shop's items, at most, are popular right now
 KEPT_NEAR = 20_000  # items whose neighbours a snapshot remembers
 MAX_TITLE = 60
 EVERY = 1_000_000  # the model's own order is one signal of several: nothing is cut by it
@@ -210,9 +210,8 @@ def modules(snapshot: Snapshot, found: Candidates, state: UserState, now_us: int
     for_you = _subset(found, everything, "for_you", for_you_title, page_size)
     if page_size < 2 * size:
         return [for_you]
-    trending_C = np.zeros(found.index_C.size, dtype=np.bool_)
-    few = min(NEAR, max(2 * size, len(snapshot.items) // HOT_PART))
-    trending_C[np.argsort(-snapshot.popular_I[found.index_C], kind="stable")[:few]] = True
+    hot = min(NEAR, max(2 * size, int(HOT_SHARE * len(snapshot.items))))
+    trending_C = np.argsort(np.argsort(-snapshot.popular_I[found.index_C], kind="stable")) < hot
     bought_I = snapshot.items.marked(state.item_P[state.type_P == PURCHASE])
     listed_C = snapshot.items.listed_at_I[found.index_C]
     fresh_C = (listed_C >= now_us - NEW_DAYS * DAY_US) & (listed_C > snapshot.new_after_us)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from benchmarks import ranker
 from benchmarks.ranker_data import Table, by_time, leave_out, read_table, tasks
 from benchmarks.ranker_table import rank_all, values_of
-from features.errors import SchemaError, UsageError
+from features.errors import SchemaError, SourceError, UsageError
 
 DAY = 86_400
 SCORER = Path(__file__).resolve().parents[3] / "shared" / "check" / "score_topk.py"  # beside the repository
@@ -115,10 +115,15 @@ def test_values_are_per_user() -> None:
     np.testing.assert_allclose(values["MRR@10"], [1.0, 1 / 3, 0.0])
 
 
-def test_wrong_words_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_words_are_told(tmp_path: Path) -> None:
     data = write(tmp_path / "shop.parquet")
-    assert ranker.main(["--data", str(data), "--protocol", "loo", "--models", "magic"]) == 2
-    assert "unknown magic" in capsys.readouterr().err
+    words = [sys.executable, "-m", "benchmarks.ranker", "--data", str(data), "--protocol", "loo", "--models", "magic"]
+    told = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert told.returncode == 2
+    assert told.stderr.startswith("ranker: --models: unknown magic") and "Traceback" not in told.stderr
+    (tmp_path / "note.parquet").write_text("not a table")
+    with pytest.raises(SourceError, match="cannot be read as Parquet"):
+        read_table(tmp_path / "note.parquet")
     with pytest.raises(UsageError, match="needs --cut"):
         tasks(read_table(data), "time", None)
     pq.write_table(pa.table({"user": [1], "item": [2]}), tmp_path / "short.parquet")
