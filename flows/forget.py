@@ -12,10 +12,8 @@ import pyarrow as pa
 
 from features.schema import Events, Slates, Users
 from features.tables import TableWriter, scan, table_files
-from serving.erasure import Erased
+from serving.erasure import NEVER_US, Erased
 from serving.export import without_erased
-
-FOREVER_US = 1
 
 
 def forget_erased(directory: Path, erased: Erased) -> int:
@@ -37,7 +35,7 @@ def forget_erased(directory: Path, erased: Erased) -> int:
 
 
 def _known(rows: pa.Table, erased: Erased) -> pa.Table:
-    keep = [erased.until_us(user, None) < FOREVER_US for user in rows[Users.USER_ID].to_pylist()]
+    keep = [erased.until_us(user, None) == NEVER_US for user in rows[Users.USER_ID].to_pylist()]
     return rows.filter(pa.array(keep, pa.bool_()))
 
 

@@ -85,18 +85,21 @@ def erase(home: Path, user: str) -> dict[str, Any]:
     from serving.event_log import EventLog
     from serving.online import OnlineHistory
     from serving.params import from_environment
+    from serving.session import RedisSessions
     from serving.tokens import Signer, read_secret
 
     text = user.encode("utf-8", "ignore").decode()  # without what no text holds, such as half of a character
     if not 1 <= len(user) <= MAX_ID_LENGTH or text != user or "\0" in user:
         raise UsageError(f"{user!r} is no user id: ids are 1 to {MAX_ID_LENGTH} characters; nothing was erased")
-    log = EventLog(home)
-    online = OnlineHistory(home, from_environment().redis_url)
+    log, redis_url = EventLog(home), from_environment().redis_url
+    online, shared = OnlineHistory(home, redis_url), RedisSessions(redis_url) if redis_url else None
     try:
         asked = erasure.request(log, user, int(time.time() * 1e6))
         online.open()
         signer = Signer(read_secret(home))
-        erasure.perform(log, signer, asked, lambda _user, _sessions: None, lambda one, _: online.forget(one))
-        return erasure.receipt(log, asked) or {}
+        while (told := erasure.receipt(log, asked) or {}).get("status") == "pending":
+            erasure.perform(log, signer, shared, online)
+            time.sleep(0.1)  # where a service is at it, this waits for it
+        return told
     finally:
         log.close()

@@ -21,7 +21,6 @@ from models.policy.plackett_luce import utilities
 from serving import ads, catalogue, erasure, explanations, metrics, recommender, search
 from serving.contract import (
     AdsRequest,
-    EventRow,
     EventsRequest,
     HomepageRequest,
     ItemRowIn,
@@ -31,6 +30,7 @@ from serving.contract import (
     check_row,
     format_time,
 )
+from serving.event_log import Arrival
 from serving.runtime import Runtime
 from serving.slates import log_slate, ready, slate_of
 from serving.snapshot import Snapshot
@@ -152,14 +152,15 @@ def _modules(page: recommender.Page, ids: Sequence[str]) -> list[Json]:
 
 def events(runtime: Runtime, request: EventsRequest, now_us: int) -> Json:
     """POST /v1/events: answers only after the rows are on disk; Problem 503 where they cannot be."""
-    rows: list[tuple[EventRow, bool]] = []
+    rows: list[Arrival] = []
     rejected: list[Json] = []
     for index, value in enumerate(request.events):
         row, reason = check_event(value, now_us)
         if row is None:
             rejected.append({"index": index, "detail": reason})
         else:
-            rows.append((row, runtime.signer.verifies(row.request_id)))
+            signer = runtime.signer
+            rows.append(Arrival(row, signer.verifies(row.request_id), signer.digest("event", row.event_id)))
     accepted = duplicates = 0
     if rows:
         try:
@@ -167,7 +168,7 @@ def events(runtime: Runtime, request: EventsRequest, now_us: int) -> Json:
         except (StoreError, TimeoutError) as error:
             raise Problem(503, "the log cannot be written now; send the events again") from error
         accepted, duplicates = done.accepted, done.duplicates
-        runtime.live.add([row for row, _ in rows], now_us)
+        runtime.live.add([one.row for at, one in enumerate(rows) if at not in done.erased], now_us)
     for outcome, count in (("accepted", accepted), ("duplicate", duplicates), ("rejected", len(rejected))):
         metrics.EVENTS.labels(outcome).inc(count)
     return {"accepted": accepted, "duplicates": duplicates, "rejected": rejected}
@@ -268,8 +269,8 @@ def put_items(runtime: Runtime, request: ItemsRequest, now_us: int) -> Json:
         else:
             rows.append(row)
     if rows:
-        seq = catalogue.put(runtime.need_log(), rows, now_us).result(WRITE_S)
-        runtime.refresh_stock(seq)
+        catalogue.put(runtime.need_log(), rows, now_us).result(WRITE_S)
+        runtime.refresh_stock()
     return {"accepted": len(rows), "rejected": rejected}
 
 

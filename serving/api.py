@@ -17,6 +17,7 @@ from urllib.parse import unquote_to_bytes
 
 from pydantic import BaseModel
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -70,10 +71,30 @@ async def read_body(request: Request) -> Any:
     return parse(b"".join(chunks))
 
 
-def url_id(request: Request, value: str, name: str) -> str:
-    """An id from the path or the query; Problem 422 where it is none, lone surrogates and broken UTF-8 included."""
+class Anything(Convertor[str]):
+    """The rest of a path, whatever an id may hold: slashes, and line breaks, where Starlette's own would end."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        """As it is."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """As it is."""
+        return value
+
+
+register_url_convertor("anything", Anything())
+
+
+def url_id(request: Request, value: str, name: str, part: str) -> str:
+    """An id from a part of the scope: the raw path or the query string.
+
+    Problem 422 where it is none, lone surrogates and broken UTF-8 included.
+    """
     try:
-        unquote_to_bytes(request.scope["raw_path"] + b"?" + request.scope["query_string"]).decode("utf-8")
+        unquote_to_bytes(request.scope[part]).decode("utf-8")
     except UnicodeDecodeError:
         raise Problem(422, f"{name} is no valid id", [(f"/{name}", "is not UTF-8")]) from None
     return check_id(value, name)
@@ -139,7 +160,7 @@ class Api:
         given = request.query_params.get("item_id")
         if given is None:
             raise Problem(422, "the query has invalid fields", [("/item_id", "Field required")])
-        item_id = url_id(request, given, "item_id")
+        item_id = url_id(request, given, "item_id", "query_string")
         return as_json(
             await self.run(
                 answers.explain, request.path_params["request_id"], item_id, request.scope[CLOCK], waits=True
@@ -148,7 +169,7 @@ class Api:
 
     async def erase(self, request: Request) -> Response:
         """DELETE /v1/users/{user_id}."""
-        user_id = url_id(request, request.path_params["user_id"], "user_id")
+        user_id = url_id(request, request.path_params["user_id"], "user_id", "raw_path")
         return as_json(await self.run(answers.erase, user_id, request.scope[CLOCK], waits=True), 202)
 
     async def receipt(self, request: Request) -> Response:
@@ -182,9 +203,9 @@ class Api:
             Route("/v1/search", posted(SearchRequest, answers.find), methods=["POST"]),
             Route("/v1/ads", posted(AdsRequest, answers.place_ads), methods=["POST"]),
             Route("/v1/items", slow(ItemsRequest, answers.put_items, 202), methods=["PUT"]),
-            Route("/v1/explanations/{request_id:path}", self.explanation, methods=["GET"]),
-            Route("/v1/users/{user_id:path}", self.erase, methods=["DELETE"]),
-            Route("/v1/erasures/{erasure_id:path}", self.receipt, methods=["GET"]),
+            Route("/v1/explanations/{request_id:anything}", self.explanation, methods=["GET"]),
+            Route("/v1/users/{user_id:anything}", self.erase, methods=["DELETE"]),
+            Route("/v1/erasures/{erasure_id:anything}", self.receipt, methods=["GET"]),
             Route("/v1/model", self.model, methods=["GET"]),
             Route("/v1/cards", self.cards, methods=["GET"]),
             Route("/openapi.json", self.openapi, methods=["GET"]),

@@ -71,7 +71,14 @@ def _whole(value: Any) -> Any:
 INT32 = 2**31 - 1
 Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH), AfterValidator(_no_nul)]
 Text = Annotated[str, Field(max_length=100_000), AfterValidator(_no_nul)]
-Whole = Annotated[int, BeforeValidator(_whole, json_schema_input_type=int)]
+
+# An integer of a range, which stands inside so that the JSON schema names it; 24.0 is one too.
+_Hundred = Annotated[int, Field(ge=1, le=100)]
+_Twenty = Annotated[int, Field(ge=1, le=20)]
+_Many = Annotated[int, Field(ge=1, le=INT32)]
+UpTo100 = Annotated[_Hundred, BeforeValidator(_whole, json_schema_input_type=_Hundred)]
+UpTo20 = Annotated[_Twenty, BeforeValidator(_whole, json_schema_input_type=_Twenty)]
+Many = Annotated[_Many, BeforeValidator(_whole, json_schema_input_type=_Many)]
 Money = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Time = Annotated[int, BeforeValidator(parse_time), WithJsonSchema({"type": "string", "format": "date-time"})]
 Platform = Literal[PLATFORMS]  # type: ignore[valid-type]
@@ -98,7 +105,7 @@ class HomepageRequest(_Body):
     session_id: Id
     user_id: Id | None = None
     platform: Platform | None = None
-    page_size: Annotated[Whole, Field(ge=1, le=100)] = 24
+    page_size: UpTo100 = 24
     exclude: Annotated[list[Id], Field(max_length=1000)] = []
     context: dict[str, Any] | None = None
 
@@ -113,7 +120,7 @@ class SearchRequest(_Body):
     query: Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_no_nul)]
     session_id: Id
     user_id: Id | None = None
-    limit: Annotated[Whole, Field(ge=1, le=100)] = 20
+    limit: UpTo100 = 20
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"query": "red cup", "session_id": "s1", "user_id": "u1", "limit": 20}]}
@@ -135,7 +142,7 @@ class AdsRequest(_Body):
 
     session_id: Id
     user_id: Id | None = None
-    slots: Annotated[Whole, Field(ge=1, le=20)]
+    slots: UpTo20
     ads: list[Ad]
 
     model_config = ConfigDict(
@@ -164,9 +171,9 @@ class EventRow(BaseModel):
     item_id: Id | None = None
     surface: Surface | None = None
     request_id: Id | None = None
-    position: Annotated[Whole, Field(ge=1, le=INT32)] | None = None
+    position: Many | None = None
     price: Money | None = None
-    quantity: Annotated[Whole, Field(ge=1, le=INT32)] | None = None
+    quantity: Many | None = None
     currency: Currency | None = None
     platform: Platform | None = None
     query: Text | None = None
@@ -215,9 +222,23 @@ ID = TypeAdapter(Id, config=ConfigDict(strict=True))
 def errors_of(error: ValidationError, root: tuple[str | int, ...] = ()) -> list[tuple[str, str]]:
     """Pairs of pointer and detail; every bad field once, without the value that was sent."""
     found: dict[str, str] = {}
-    for one in error.errors(include_input=False, include_url=False, include_context=False):
-        found.setdefault(pointer((*root, *one["loc"])), one["msg"].removeprefix("Value error, "))
+    for one in error.errors(include_input=False, include_url=False):
+        found.setdefault(pointer((*root, *(at for at in one["loc"] if at != "[key]"))), _said(one))
     return list(found.items())
+
+
+def _said(error: Any) -> str:
+    """What is wrong in words of the wire, not of the library that found it."""
+    kind, bounds = error["type"], error.get("ctx", {})
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return "must be a JSON object"
+    if kind == "too_long":
+        return f"must not hold more than {bounds['max_length']:,} entries"
+    if kind == "too_short":
+        return "must not be empty"
+    if kind == "string_unicode":
+        return "must be text without lone surrogates" if error["loc"] else "a name of a field holds a lone surrogate"
+    return str(error["msg"]).removeprefix("Value error, ")
 
 
 def validated(model: type[Row], value: Any) -> Row:
@@ -251,4 +272,4 @@ def check_id(value: str, name: str, status: int = 422) -> str:
     try:
         return ID.validate_python(value)
     except ValidationError as error:
-        raise Problem(status, f"{name} is no valid id", [(pointer((name,)), error.errors()[0]["msg"])]) from None
+        raise Problem(status, f"{name} is no valid id", errors_of(error, (name,))) from None

@@ -51,6 +51,7 @@ class Door(HttpToolsProtocol):
     """uvicorn's protocol, with a guard."""
 
     load: Load | None = None  # None until the service has started
+    leaving = False  # the service is about to end: every answer is the last of its connection
     _refusing = False
     _coming: Coming | None = None  # what is being read, where it may be refused
     _since: float | None = None  # when what is being read began; None while a request is answered
@@ -89,6 +90,8 @@ class Door(HttpToolsProtocol):
         before = COMING.set(self._coming)  # the task that answers takes it along
         super().on_headers_complete()
         COMING.reset(before)
+        if self.leaving and self.cycle is not None:
+            self.cycle.keep_alive = False  # uvicorn says so in the answer
 
     def _end_coming(self) -> None:
         if self._coming is not None:
@@ -114,7 +117,7 @@ class Door(HttpToolsProtocol):
             super().on_message_complete()
             return
         self._refusing, self._since = False, self.loop.time()
-        stays = bool(self.parser.should_keep_alive())
+        stays = bool(self.parser.should_keep_alive()) and not self.leaving
         self.transport.write(REFUSAL[stays])
         if not stays:
             self.transport.close()
@@ -139,6 +142,11 @@ class Door(HttpToolsProtocol):
 def hang(load: Load) -> None:
     """Give the door of this process its load."""
     Door.load = load
+
+
+def leave() -> None:
+    """Have clients of this process look for another: who is told that a connection ends loses no request on it."""
+    Door.leaving = True
 
 
 auto.AutoHTTPProtocol = Door  # uvicorn asks for it by this name when its server starts

@@ -28,6 +28,7 @@ PROBES = ("/livez", "/readyz", "/metrics")
 FREE = ("/", *PROBES, "/docs", "/openapi.json")
 FREE_BELOW = ("/static/",)
 CLOCK, CLOCK_HEADER = "homeranker_now_us", b"homeranker-now"
+PATH = "homeranker_path"  # as it was asked for
 ROUTES = ("/v1/explanations/", "/v1/users/", "/v1/erasures/", "/static/")
 KNOWN = frozenset({*FREE, "/v1/homepage", "/v1/events", "/v1/search", "/v1/ads", "/v1/items", "/v1/model", "/v1/cards"})
 REPLACED = (b"content-type", b"content-length", b"content-encoding")
@@ -121,6 +122,7 @@ class Edge:
             raise Problem(429, f"more than {gate.rate_per_key:g} requests a second with this key")
         if route_of(path) == "other":
             raise Problem(404, DETAILS[404])  # Bento has paths of its own, such as /schema.json
+        scope[PATH], scope["path"] = path, route_of(path)  # Bento's router ends at a line break, and needs no ids
         await self.app(scope, receive, answer.send)
 
     @staticmethod

@@ -1,8 +1,9 @@
 """The log of events and of slates: durable before the answer, each event_id once, readable by every worker.
 
 Choices. An event is accepted by the primary key of one table, so that ten identical batches at once, in ten
-processes, count once; ids are kept for good, which is more than the seven days asked. The order of arrival is the
-row's sequence number. A row is stored as it was sent (JSON), beside the few columns that a request looks at.
+processes, count once; ids are kept for good, which is more than the seven days asked, those of erased events as keyed
+hashes, so that a late retry brings nothing back. The order of arrival is the row's sequence number. A row is stored as
+it was sent (JSON), beside the few columns that a request looks at.
 Slates are one row a request with its slots as JSON, exported as one row a slot; they are committed in the background
 within milliseconds, and `find` waits for one that is known to exist because its id is signed.
 """
@@ -35,10 +36,17 @@ CREATE TABLE IF NOT EXISTS items (item_id TEXT PRIMARY KEY, seq INTEGER NOT NULL
 CREATE INDEX IF NOT EXISTS items_seq ON items (seq);
 CREATE TABLE IF NOT EXISTS erasures (erasure_id TEXT PRIMARY KEY, requested_us INTEGER NOT NULL, user_id TEXT,
   steps TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS erasures_left ON erasures (erasure_id) WHERE user_id IS NOT NULL;
+CREATE TABLE IF NOT EXISTS erased_events (alias BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS tombstones (kind TEXT NOT NULL, alias TEXT NOT NULL, erased_us INTEGER NOT NULL,
   PRIMARY KEY (kind, alias));
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
+# What an erasure is about: events and slates up to a number, and the sessions that were found to be the user's.
+EVENTS_ADDED = tuple(
+    f"ALTER TABLE erasures ADD COLUMN {column}"
+    for column in ("last_event INTEGER", "last_slate INTEGER", "sessions TEXT")
+)
 SLATES_SCHEMA = """
 CREATE TABLE IF NOT EXISTS slates (
   request_id TEXT PRIMARY KEY, served_us INTEGER NOT NULL, user_id TEXT, session_id TEXT, slate TEXT NOT NULL);
@@ -54,7 +62,9 @@ SLATES_ADDED = (
 )
 INSERT = f"""INSERT INTO events ({Events.EVENT_ID}, received_us, {Events.EVENT_TIME}, {Events.USER_ID},
   {Events.SESSION_ID}, {Events.ITEM_ID}, {Events.EVENT_TYPE}, {Events.QUANTITY}, {Events.PRICE}, verified, row)
-  VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT ({Events.EVENT_ID}) DO NOTHING"""  # noqa: S608 - column names of the schema
+  SELECT ?,?,?,?,?,?,?,?,?,?,? WHERE NOT EXISTS (SELECT 1 FROM erased_events WHERE alias = ?)
+  ON CONFLICT ({Events.EVENT_ID}) DO NOTHING"""  # noqa: S608 - column names of the schema
+IS_ERASED = "SELECT 1 FROM erased_events WHERE alias = ?"
 EXPORTED = "exported_seq"  # the fact that names the last exported event
 NOTHING = (-1, -1)  # a sequence number and a time that every event comes after
 LIVE = "seq, event_id, item_id, event_type, event_time, session_id, quantity, price, received_us"
@@ -100,17 +110,28 @@ def decode(text: str) -> Any:
 
 @dataclass(frozen=True)
 class Appended:
-    """What became of a batch."""
+    """What became of a batch; `erased`: places of rows that were accepted once and erased since."""
 
     accepted: int
     duplicates: int
+    erased: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """One row for the log: whether its request_id was signed here, and the keyed hash of its event_id."""
+
+    row: EventRow
+    verified: bool
+    alias: bytes
 
 
 class EventLog:
     """Events, catalogue changes and erasures (durable), and slates (soon durable), under HOMERANKER_HOME/log."""
 
     def __init__(self, home: Path) -> None:
-        self.store = Store(home / "log" / "events.db", EVENTS_SCHEMA)
+        self.home = home
+        self.store = Store(home / "log" / "events.db", EVENTS_SCHEMA, EVENTS_ADDED)
         self.slates = Store(home / "log" / "slates.db", SLATES_SCHEMA, SLATES_ADDED, durable=False)
 
     def close(self) -> None:
@@ -118,15 +139,14 @@ class EventLog:
         self.slates.close()
         self.store.close()
 
-    def append(self, rows: Sequence[tuple[EventRow, bool]], received_us: int) -> Future[Appended]:
-        """Rows, each with whether its request_id was signed here; the future ends after the fsync."""
-        values = [_values(row, verified, received_us) for row, verified in rows]
+    def append(self, rows: Sequence[Arrival], received_us: int) -> Future[Appended]:
+        """Write rows; the future ends after the fsync. One with the id of an erased event is a retry like any other."""
+        values = [_values(one, received_us) for one in rows]
 
         def job(connection: sqlite3.Connection) -> Appended:
-            before = connection.total_changes
-            connection.executemany(INSERT, values)
-            accepted = connection.total_changes - before
-            return Appended(accepted, len(values) - accepted)
+            old = [at for at, one in enumerate(values) if connection.execute(INSERT, one).rowcount < 1]
+            erased = frozenset(at for at in old if connection.execute(IS_ERASED, values[at][-1:]).fetchone())
+            return Appended(len(values) - len(old), len(old), erased)
 
         return self.store.submit(job)
 
@@ -187,7 +207,8 @@ class EventLog:
         self.store.write(lambda connection: connection.execute(sql, (name, value)) and None)
 
 
-def _values(row: EventRow, verified: bool, received_us: int) -> tuple[Any, ...]:
+def _values(arrival: Arrival, received_us: int) -> tuple[Any, ...]:
+    row = arrival.row
     return (
         row.event_id,
         received_us,
@@ -198,6 +219,7 @@ def _values(row: EventRow, verified: bool, received_us: int) -> tuple[Any, ...]:
         row.event_type,
         row.quantity,
         row.price,
-        int(verified),
+        int(arrival.verified),
         encode(row.model_dump()),
+        arrival.alias,
     )

@@ -30,6 +30,7 @@ KEPT_EVENTS = 200_000  # counted again after a restart
 KEPT_PAGES = 2000  # pages whose later clicks are still joined
 UNLEARNED = "unlearned"  # the fact that lists what is not to be learned from: pairs of microseconds
 TRUST = (0.6, 0.15)  # how far clicks may move a weight (sd): of a model that learned from clicks hardly
+ERASED_REST_S = 20.0  # between two counts anew because somebody was erased
 REST = 15.0  # rest after a hand-out, in multiples of what it took
 LEAST_REST_S, FIT_S = 0.4, 2.0
 WEIGHT = {TYPE_CODE["view"]: 1.0, TYPE_CODE["click"]: 1.0, TYPE_CODE["add_to_cart"]: 1.5, TYPE_CODE["purchase"]: 2.0}
@@ -65,12 +66,20 @@ class Learning:
         self.seq, self.caught_up = 0, False
         self._pages: OrderedDict[str, tuple[ClickedPage, dict[str, int], dict[str, Any]]] = OrderedDict()
         self._changed, self._rest_until, self._fit_due, self._fitted = True, 0.0, 0.0, 0
-        self._handed_out = False
+        self._handed_out, self._forget_due = False, 0.0
 
     def stand_on(self, basis: Basis, log: EventLog) -> None:
-        """Start anew where the basis is another one. An export alone makes none: the model was trained before it."""
-        if self.basis is not None and basis == replace(self.basis, exported_seq=basis.exported_seq):
-            return
+        """Start anew where the basis is another one. An export alone makes none: the model was trained before it.
+
+        Erasures that come one after the other are forgotten together, or no count would ever come to its end.
+        """
+        if self.basis is not None:
+            if basis == replace(self.basis, exported_seq=basis.exported_seq):
+                return
+            only_erased = basis == replace(self.basis, exported_seq=basis.exported_seq, erasures=basis.erasures)
+            if only_erased and (not self.caught_up or time.monotonic() < self._forget_due):
+                return
+            self._forget_due = time.monotonic() + ERASED_REST_S
         self.counts, self.choices = LiveCounts(self.params), Choices(basis.prior_F, TRUST[basis.knows_clicks])
         if self.basis is None or not self.params.enabled:
             self.told = self.counts, self.choices

@@ -2,7 +2,8 @@
 
 Choices. Everything that may be missing is optional and looked for again every few seconds: the log on disk, the
 champion, the rules file. So a broken part degrades the page (`fallback`) and recovers alone, and no order of start
-matters. One watcher thread does all background work; requests only ever read `snapshot`, which is swapped whole.
+matters. Requests only ever read `snapshot`, which is swapped whole. What is sold out must hold within a second and an
+erasure soon, so neither waits for the watcher, who loads models and counts what was learned.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from models.homepage import HomepageModel
 from models.live_signals import knows_clicks, prior
 from models.rules import Rules, load_rules
 from serving import catalogue, champion, erasure, metrics, snapshot
+from serving.background import Repeated, attempt
 from serving.contract import now_us
 from serving.event_log import EXPORTED, EventLog
 from serving.learning import Basis, Learning, unlearned
@@ -65,9 +66,10 @@ class Runtime:
         self._refused: str | None = None
         self._unranked: HomepageModel | None = None
         self._rules_seen: float | None = None
-        self._end, self._wake = threading.Event(), threading.Event()
-        self._swap = threading.Lock()
-        self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
+        self._swap, self._stock_seq, self._watched = threading.Lock(), 0, 0.0
+        self._watcher = Repeated("watcher", self._watch, self.params.refresh_s)
+        self._eraser = Repeated("eraser", self._erase, self.params.refresh_s, rest_s=self.params.watch_s)
+        self._threads = self._watcher, self._eraser, Repeated("stock", self._follow_stock, self.params.refresh_s)
 
     def _make_signer(self) -> Signer:
         try:
@@ -82,14 +84,14 @@ class Runtime:
         """Open the log, load and warm the model, then watch; a missing part is looked for again later."""
         first = (self._open_log, self._look_for_history, self._look_for_model, self._look_for_basis, self._learn)
         for task in first:  # what is learned last, so that the first page is weighed like all others
-            self._attempt(task)
-        self._thread.start()
+            attempt(task)
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Finish the background work; what waits for the log is committed."""
-        self._end.set()
-        self._wake.set()
-        self._thread.join(timeout=10)
+        for thread in self._threads:
+            thread.stop()
         if self.log is not None:
             self.log.close()
 
@@ -127,43 +129,34 @@ class Runtime:
             metrics.LAG.set(max(0.0, (at_us - events[-1].received_us) / 1e6))
         return UserState.build(row, actions, now.items.index, session_id), stale or missing
 
-    def refresh_stock(self, seq: int) -> None:
+    def refresh_stock(self) -> None:
         """Make this worker's own catalogue change hold at once; new texts follow from the watcher."""
-        with self._swap:
-            if self.snapshot is not None and self.log is not None and seq > self.snapshot.item_seq:
-                changed = catalogue.changes(self.log, self.snapshot.item_seq)
-                self.snapshot = snapshot.stock_changed(self.snapshot, changed)
-        self.trial.follow()
-        self._wake.set()
+        self._follow_stock()
+        self._watcher.wake()
 
     def erase_soon(self) -> None:
-        """Have the watcher take up pending erasures now."""
-        self._wake.set()
+        """Have pending erasures taken up now."""
+        self._eraser.wake()
 
     # ------------------------------------------------------------ background
 
     def _watch(self) -> None:
-        last, rarely = (
-            0.0,
-            (self._open_log, self._look_for_history, self._look_for_model, self._look_for_basis, self.trial.look),
-        )
-        while not self._end.is_set():
-            self._wake.wait(self.params.refresh_s)
-            self._wake.clear()
-            due = time.monotonic() - last >= self.params.watch_s
-            for task in (self._refresh_items, self.trial.follow, self._erase, self._learn, *(rarely if due else ())):
-                self._attempt(task)
-            last = time.monotonic() if due else last
+        due = time.monotonic() - self._watched >= self.params.watch_s
+        rarely = (self._open_log, self._look_for_history, self._look_for_model, self._look_for_basis, self.trial.look)
+        for task in (self._refresh_items, self.trial.follow, self._learn, *(rarely if due else ())):
+            attempt(task)
+        self._watched = time.monotonic() if due else self._watched
 
-    @staticmethod
-    def _attempt(task: Callable[[], None]) -> None:
-        """Run a background task; what fails is tried again at the next turn."""
-        try:
-            task()
-        except HomerankerError as error:
-            logger.warning("%s: %s", task.__name__.strip("_"), error)
-        except Exception as error:  # the watcher must outlive any fault; it is logged with its trace
-            logger.exception("%s failed", task.__name__.strip("_"), exc_info=error)
+    def _follow_stock(self) -> None:
+        """Take up what any worker was told of the stock."""
+        with self._swap:
+            if self.log is None or self.snapshot is None:
+                return
+            changed = catalogue.changes(self.log, max(self._stock_seq, self.snapshot.item_seq))
+            if changed:
+                self.snapshot = snapshot.stock_changed(self.snapshot, changed)
+                self.trial.stock_changed(changed)
+                self._stock_seq = changed[-1].seq
 
     def _open_log(self) -> None:
         if self.log is None:
@@ -285,15 +278,6 @@ class Runtime:
             self.log.remember("model_dir", str(directory))
 
     def _erase(self) -> None:
-        if self.log is None:
-            return
-        for erasure_id in erasure.pending(self.log):
+        if self.log is not None and erasure.is_pending(self.log):
             time.sleep(0.2)  # pages served a moment ago are being logged
-            erasure.perform(self.log, self.signer, erasure_id, self._forget_live, self._forget_online)
-
-    def _forget_live(self, user_id: str, sessions: list[str]) -> None:
-        if self.live.shared is not None:
-            self.live.shared.forget(user_id, sessions)
-
-    def _forget_online(self, user_id: str, sessions: list[str]) -> None:
-        self.online.forget(user_id)
+            erasure.perform(self.log, self.signer, self.live.shared, self.online)

@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker is one core; more thre
 import bentoml
 
 from serving import door, lifeline
-from serving.edge import Edge, Receive, Scope, Send
+from serving.edge import PATH, Edge, Receive, Scope, Send
 from serving.params import from_environment
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class _Front:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.app is not None:
+            scope["path"] = scope.get(PATH, scope["path"])
             await self.app(scope, receive, send)
 
 
@@ -122,6 +123,7 @@ def _drain_first(runtime: Runtime) -> None:
     def drain(number: int, frame: FrameType | None) -> None:
         if not runtime.draining and callable(passed_on):
             runtime.draining = True
+            door.leave()
             loop.call_soon_threadsafe(loop.call_later, runtime.params.drain_s, passed_on, number, None)
 
     signal.signal(signal.SIGTERM, drain)

@@ -36,7 +36,7 @@ logger = logging.getLogger("homeranker.session")
 class RedisSessions:
     """The newest events of users and sessions in Redis lists, newest first."""
 
-    def __init__(self, url: str, keep: int) -> None:
+    def __init__(self, url: str, keep: int = 500) -> None:
         self._redis: redis.Redis = redis.Redis.from_url(
             url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0)
         )
@@ -82,13 +82,18 @@ class RedisSessions:
                     found.setdefault(event_id, event)
         return list(found.values())
 
-    def forget(self, user_id: str, sessions: Sequence[str]) -> None:
-        """Delete a user's list and those of their sessions."""
-        pipeline = self._redis.pipeline(transaction=False)
-        pipeline.delete(f"hr:u:{user_id}")
-        for session in sessions:
-            pipeline.delete(f"hr:s:{session}")
-        self._guarded(pipeline)
+    def forget(self, user_id: str, sessions: Sequence[str], until_us: int) -> None:
+        """Delete what came of a user, and of nobody in their sessions, up to a time."""
+        keys = [f"hr:u:{user_id}", *(f"hr:s:{session}" for session in sessions)]
+        reading, deleting = (self._redis.pipeline(transaction=False) for _ in range(2))
+        for key in keys:
+            reading.lrange(key, 0, -1)
+        for key, texts in zip(keys, self._guarded(reading), strict=True):
+            for text in texts:
+                *_, received_us, whose = json.loads(text)
+                if received_us <= until_us and whose in (None, user_id):
+                    deleting.lrem(key, 0, text)
+        self._guarded(deleting)
 
 
 def _keys(user_id: str | None, session_id: str | None) -> list[str]:

@@ -30,16 +30,17 @@ OPEN_TRIES = 50
 GROUP = 256  # jobs in one commit
 WAITING = 2048  # jobs that may wait; more are refused
 GATHER_S = 0.02
+SHRINK_S, SHRINK_BUSY_S = 5.0, 0.1  # tried so long; writers wait so long at most for one try
 
 Job = Callable[[sqlite3.Connection], Any]
 
 
-def connect(path: Path, durable: bool) -> sqlite3.Connection:
-    """A connection in autocommit mode; StoreError where the file cannot be opened."""
+def connect(path: Path, durable: bool, busy_s: float = BUSY_MS / 1000) -> sqlite3.Connection:
+    """A connection in autocommit mode that waits so long for others; StoreError where the file cannot be opened."""
     for left in range(OPEN_TRIES, 0, -1):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
+            connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             connection.execute("PRAGMA secure_delete=ON")
@@ -115,6 +116,23 @@ class Store:
     def write(self, job: Job, timeout: float = 30.0) -> Any:
         """Run a job and wait for its commit."""
         return self.submit(job).result(timeout)
+
+    def shrink(self) -> None:
+        """Write the write-ahead log back and empty it: what was deleted is in no file. StoreError where others read.
+
+        Patient on a connection of its own: whoever waits for a checkpoint with a long timeout keeps writers waiting.
+        """
+        connection = connect(self.path, self._durable, SHRINK_BUSY_S)
+        try:
+            end = time.monotonic() + SHRINK_S
+            while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:  # 1: somebody was in its way
+                if time.monotonic() >= end:
+                    raise StoreError(f"{self.path}: is read all the time, so what was deleted is still in its log")
+                time.sleep(SHRINK_BUSY_S)
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path}: cannot be written back: {error}") from error
+        finally:
+            connection.close()
 
     def close(self) -> None:
         """Commit what waits, then stop."""

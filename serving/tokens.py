@@ -77,6 +77,10 @@ class Signer:
         body, mac = raw[:RANDOM_BYTES], raw[RANDOM_BYTES:]
         return hmac.compare_digest(mac, self._mac(b"request", body)[:MAC_BYTES])
 
+    def digest(self, kind: str, value: str) -> bytes:
+        """A keyed hash of an id, which nobody without the secret can turn back; for the records of erasures."""
+        return self._mac(kind.encode(), value.encode("utf-8", "surrogatepass"))
+
     def alias(self, kind: str, value: str) -> str:
-        """A name for an id that nobody without the secret can turn back; for the records of erasures."""
-        return self._mac(kind.encode(), value.encode("utf-8", "surrogatepass")).hex()
+        """`digest` as text."""
+        return self.digest(kind, value).hex()

@@ -12,8 +12,9 @@ import json
 import logging
 import math
 import random
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -57,6 +58,7 @@ class Trial:
         self._runtime, self.params = runtime, params or RolloutParams()
         self.rollout: Rollout | None = None
         self.snapshot: Snapshot | None = None
+        self._swap = threading.Lock()
         self._arms: dict[bool, Arm] = {True: Arm(), False: Arm()}  # True: the new model
         self._judged = 0.0
         self._pool, self._shadow = ThreadPoolExecutor(1, "shadow"), cast("Future[None] | None", None)
@@ -123,17 +125,26 @@ class Trial:
             if why is not None:
                 self.end(why)
 
+    def stock_changed(self, patches: Sequence[catalogue.Patch]) -> None:
+        """Stock that changed holds for the second model at the same moment."""
+        with self._swap:
+            if self.snapshot is not None:
+                self.snapshot = snapshot.stock_changed(self.snapshot, patches)
+
     def follow(self) -> None:
-        """Stock that changed holds for the second model at the same moment; other changes rebuild it."""
+        """Other changes of the catalogue rebuild it."""
         held, log, rollout = self.snapshot, self._runtime.log, self.rollout
         if held is None or log is None or rollout is None:
             return
         changed = catalogue.changes(log, held.item_seq)
-        if changed and any(snapshot.needs_more(held, patch) for patch in changed):
-            self.snapshot = snapshot.stock_changed(held, changed)
+        if not changed:
+            return
+        more = any(snapshot.needs_more(held, patch) for patch in changed)
+        with self._swap:
+            current = snapshot.stock_changed(self.snapshot or held, changed)
+            self.snapshot = current if more else replace(current, item_seq=changed[-1].seq)
+        if more:
             self._load(rollout)
-        elif changed:
-            self.snapshot = replace(snapshot.stock_changed(held, changed), item_seq=changed[-1].seq)
 
     def _load(self, rollout: Rollout) -> None:
         runtime = self._runtime
@@ -151,7 +162,9 @@ class Trial:
             self.end(f"the model is refused: {error}")
             return
         runtime.models[model.version] = model  # explanations of its pages find it
-        self.snapshot = made
+        with self._swap:
+            late = catalogue.changes(runtime.log, made.item_seq) if runtime.log else []  # put while it was being built
+            self.snapshot = snapshot.stock_changed(made, late)
 
     def _count_rewards(self, rollout: Rollout) -> None:
         """Pages of both arms and which of them were clicked, by all workers, from the log."""

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.contract import EventRow
-from serving.event_log import EventLog
+from serving.event_log import Arrival, EventLog
 
 BEFORE = """CREATE TABLE slates (request_id TEXT PRIMARY KEY, served_us INTEGER NOT NULL, user_id TEXT, session_id TEXT,
   slate TEXT NOT NULL); CREATE INDEX slates_visit ON slates (session_id, served_us);
@@ -80,7 +80,7 @@ def test_live_events_are_the_newest_of_a_person_that_came_or_happened_later(
     ]
     for row in rows:
         row.session_id = row.who  # type: ignore[attr-defined]
-    log.append([(row, False) for row in rows], 7).result(10)
+    log.append([Arrival(row, False, b"") for row in rows], 7).result(10)
 
     def newest(of: str) -> list[int]:
         mine = {"user": lambda a: a["user_id"] == "u", "visit": lambda a: a["user_id"] is None and a["who"] == "s"}[of]

@@ -173,12 +173,15 @@ def test_without_a_model_it_is_unready_or_serves_popular_items_where_allowed(
 def test_sigterm_says_unready_first_and_loses_no_request(bento: Path, tmp_path: Path) -> None:
     with served(bento, tmp_path, HOMERANKER_DRAIN_SECONDS="1.5") as (base, process):
         statuses: list[int] = []
+        closed: list[bool] = []
         end = threading.Event()
 
         def load() -> None:
             with httpx.Client(base_url=base, timeout=20) as own:
                 while not end.is_set():
-                    statuses.append(own.post("/v1/homepage", json={"session_id": "s"}).status_code)
+                    answer = own.post("/v1/homepage", json={"session_id": "s"})
+                    statuses.append(answer.status_code)
+                    closed.append(answer.headers.get("connection") == "close")
 
         with httpx.Client(base_url=base) as client:
             thread = threading.Thread(target=load)
@@ -190,6 +193,7 @@ def test_sigterm_says_unready_first_and_loses_no_request(bento: Path, tmp_path: 
             thread.join()
         assert process.wait(30) == 0
     assert set(statuses) == {200} and len(statuses) > 10
+    assert closed[-1] and not closed[0]  # who keeps a connection is told in time, and asks on another one
 
 
 @pytest.mark.slow
