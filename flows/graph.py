@@ -90,14 +90,15 @@ STAGES: tuple[Stage, ...] = (
         _CORE,
         (A.clean, A.features, A.model, A.policy, CHAMPION_INPUT),
         (A.evaluation,),
-        ("gate",),
+        ("gate", "data"),
     ),
     Stage("gate", "may it meet shoppers?", _CORE, (A.evaluation, A.policy), (A.verdict,), ("gate",)),
     Stage(
         "package",
         "the Bento and its manifest",
         ("features", "models", "serving"),
-        (A.import_report, A.validation, A.clean, A.features, A.policy, A.evaluation, A.verdict),
+        # The manifest names the data and the parameters, all of them.
+        (A.import_report, A.validation, A.clean, A.features, A.policy, A.evaluation, A.verdict, Path("params.yaml")),
         (A.package,),
         ("serving",),
     ),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.graph import dvc_text
+from flows.graph import BY_NAME, dvc_text
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("features", "models", "serving", "flows")
@@ -29,6 +29,22 @@ def test_the_import_arrows_hold() -> None:
 
 def test_dvc_yaml_equals_the_code() -> None:
     assert (ROOT / "dvc.yaml").read_text() == dvc_text(), "run `python -m flows.graph` and commit dvc.yaml"
+
+
+@pytest.mark.parametrize(
+    ("module", "stages"),
+    [
+        ("judging", ("evaluate", "gate")),
+        ("policy", ("policy",)),
+        ("training", ("train_sequence", "train_ranker")),
+        ("packaging", ("package",)),
+    ],
+)
+def test_a_stage_is_run_again_where_a_parameter_that_it_reads_changed(module: str, stages: tuple[str, ...]) -> None:
+    read = set(re.findall(r"params\(\)\.(\w+)", (ROOT / "flows" / "stages" / f"{module}.py").read_text()))
+    known = {section for stage in stages for section in BY_NAME[stage].sections}
+    whole = all(Path("params.yaml") in BY_NAME[stage].deps for stage in stages)
+    assert read <= known or whole, f"flows/graph.py: {module} reads {sorted(read - known)}"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
