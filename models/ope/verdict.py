@@ -144,7 +144,8 @@ def decide(
     """The verdict and its reason, once both bets are settled; no verdict on too little evidence."""
     if told["pages"] < params.min_pages or told["effective sample size"] < params.min_effective:
         seen = f"{told['pages']:,.0f} pages, effective sample size {told['effective sample size']:,.0f} slots"
-        return CANNOT_TELL, f"too little evidence: {seen}"
+        wanted = f"{params.min_pages:,} and {params.min_effective:,.0f} are wanted"
+        return CANNOT_TELL, f"too little evidence: {seen}; {wanted}"
     if told["largest weight"] > params.max_weight:
         return CANNOT_TELL, f"a single weight of {told['largest weight']:,.0f} decides: the log hardly supports it"
     if told["mean weight"] < params.min_support:

@@ -6,7 +6,7 @@ what their price makes them worth; and with the champion on the same pages, beca
 what it learned between two retrains, which the new policy will have on top as well. A first policy may differ so much
 from the log that weights tell nothing; without a champion it has a second chance, the order of what was shown against
 the order of what served, live learning included, where it must be surely better. Both chances share one error. A log
-with too few pages or clicks, or with a fault, teaches nothing.
+with too few pages or clicks, or with a fault, teaches nothing; nor one on which a first policy could not be proved.
 """
 
 from __future__ import annotations
@@ -119,16 +119,18 @@ def learn_policy(
     `champion` is the one that serves, as it was judged; it must not have seen those pages. `workers`: processes.
     """
     if slates is None or not params.learn:
-        why = "learning it is switched off" if not params.learn else "the log has no slates"
-        return Learned(None, why, Curves())
+        return Learned(None, "learning it is switched off" if not params.learn else "the log has no slates", Curves())
     whole = SlotLog.from_tables(slates, events)
     pages = pages_of(slates, events, judged.items, whole)
     cut_us = judged.trained_until_us
     before = [page for page in pages if page.served_us < cut_us][-params.value.max_pages :]
-    clicks = sum(int(page.clicked_K.sum()) for page in before)
+    clicks, after = sum(int(page.clicked_K.sum()) for page in before), [p for p in pages if p.served_us >= cut_us]
     if len(before) < params.least_pages or clicks < params.least_clicks:
         held = f"{len(before):,} pages with drawn slots and {clicks:,} clicks before the cut"
         return Learned(None, f"{held}; {params.least_pages:,} and {params.least_clicks:,} are wanted", Curves())
+    if champion is None and len(after) < params.ope.min_pages:  # a first shop gets the ranker rather than nothing
+        held, wanted = f"{len(after):,} pages with drawn slots after the cut", f"{params.ope.min_pages:,} are wanted"
+        return Learned(None, f"{held}; {wanted} to prove a first policy on", Curves())
     if found := faults(whole):
         return Learned(None, "; ".join(map(str, found)), Curves())
     people = People(events, log, judged.items)
@@ -143,17 +145,15 @@ def learn_policy(
     worth = _with_rest(worth, before, _prices(judged), params.value)
     newest = _rows(seen, np.arange(len(seen.x_NKF)) >= _cut(seen))  # which the weights did not see
     model = _model(judged, net, worth, newest)
-    after = [page for page in pages if page.served_us >= cut_us]
     after = [after[at] for at in np.linspace(0, len(after) - 1, min(len(after), params.gate_pages)).astype(int)]
     learned = Learned(model, "learned from impressions", curves, worth)
     if not after:
         return learned
     look_S = looks(net.position.weight.detach().numpy()[:, 0].astype(np.float64))
-    if champion is None:
-        rival = Rival(SERVED, scores_as_served(slates, after), 0.0)
-    else:
-        theirs_N = np.concatenate(scores_of_shown(champion, after, people, workers))
-        rival = Rival(CHAMPION, theirs_N, params.ope.margin_champion)
+    rival = Rival(SERVED, scores_as_served(slates, after), 0.0)
+    if champion is not None:
+        theirs_L = scores_of_shown(champion, after, people, workers)
+        rival = Rival(CHAMPION, np.concatenate(theirs_L), params.ope.margin_champion)
     return prove(learned, after, people, params, sampling, rival, look_S, workers)
 
 

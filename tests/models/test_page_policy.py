@@ -21,7 +21,7 @@ from models.homepage import HomepageModel
 from models.items import ItemTable
 from models.live_signals import SIGNALS, knows_clicks, prior
 from models.log import ActionLog
-from models.ope import judge
+from models.ope import OpeParams, judge
 from models.ope.log import Bools, SlotLog
 from models.policy.impressions import Floats, Impressions, Page, People, impressions, pages_of
 from models.policy.plackett_luce import PlackettLuce, PlackettLuceParams, utilities
@@ -208,7 +208,7 @@ def test_a_page_drawn_at_random_does_not_credit_the_favourite_in_every_place() -
 
 def test_the_recipe_learns_and_proves_or_says_why_not(data: Data) -> None:
     judged = fit_judged(data)
-    few = PolicyParams(least_pages=300, least_clicks=100, gate_pages=300)
+    few = PolicyParams(least_pages=300, least_clicks=100, gate_pages=300, ope=OpeParams(min_pages=300))
     told = learn_policy(data.slates, data.events, data.log, judged, None, few, PlackettLuceParams(), None)
     assert told.model is not None and told.proof is not None and told.proof.verdict in ("pass", "cannot tell")
     assert told.to_json()["table"][0]["estimator"] == "logging policy"
@@ -219,6 +219,9 @@ def test_the_recipe_learns_and_proves_or_says_why_not(data: Data) -> None:
     assert "clicks follow no model's scores" in {fault.name for fault in blind.proof.faults}
     again = learn_policy(None, data.events, data.log, judged, None, few, PlackettLuceParams(), None)
     assert again.model is None and again.why == "the log has no slates"
+    unproved = replace(few, ope=replace(few.ope, min_pages=10**5))
+    first = learn_policy(data.slates, data.events, data.log, judged, None, unproved, PlackettLuceParams(), None)
+    assert first.model is None and "100,000 are wanted to prove a first policy" in first.why
     many = replace(few, least_pages=10**6)
     assert (
         "are wanted"
@@ -251,7 +254,7 @@ def test_a_model_that_nobody_promoted_lends_its_popularity_and_none_of_its_opini
 
 def test_a_first_policy_is_compared_with_the_order_that_was_served(data: Data, pages: list[Page]) -> None:
     judged = fit_judged(data)
-    few = PolicyParams(least_pages=300, least_clicks=100, gate_pages=300)
+    few = PolicyParams(least_pages=300, least_clicks=100, gate_pages=300, ope=OpeParams(min_pages=300))
     asked = (data.events, data.log, judged, None, few, PlackettLuceParams(), None)
     told = learn_policy(data.slates, *asked)
     assert told.against is not None and told.model is not None
@@ -283,7 +286,7 @@ def test_a_first_policy_is_compared_with_the_order_that_was_served(data: Data, p
 
 def test_a_champion_is_judged_on_the_same_pages_whatever_its_catalogue(data: Data, pages: list[Page]) -> None:
     judged = fit_judged(data)
-    few = PolicyParams(least_pages=300, least_clicks=100, gate_pages=300)
+    few = PolicyParams(least_pages=300, least_clicks=100, gate_pages=300, ope=OpeParams(min_pages=300))
     asked = (data.slates, data.events, data.log, judged, None, few, PlackettLuceParams(), None)
     first = learn_policy(*asked)
     assert first.rival == SERVED and first.model is not None
