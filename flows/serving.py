@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -13,23 +14,25 @@ from features.schema import MAX_ID_LENGTH
 from flows.registry import Registry
 
 
-def serve_champion(registry: Registry, host: str, port: int, workers: int, fallback: bool) -> int:
+def serve_champion(
+    registry: Registry, host: str, port: int, workers: int, fallback: bool, beginning: Callable[[], None]
+) -> int:
     """Serve the champion's Bento until SIGTERM; the exit status of the service.
 
     Without a champion: exit 1, or with `fallback` the newest finished run's catalogue as a popular page.
     """
     from serving.package import build_bento, serve
 
-    champion = registry.pointer("champion")
+    home, champion = registry.home, registry.pointer("champion")
     if champion is not None:
-        return serve(registry.home.runs / champion["run"] / "bento", registry.home.root, host, port, workers, fallback)
+        return serve(home.runs / champion["run"] / "bento", home.root, host, port, workers, fallback, beginning)
     if not fallback:
         raise HomerankerError("there is no champion to serve; homeranker retrain --promote makes one (or --fallback)")
     try:
         bento = registry.run_dir("last") / "bento"
     except UsageError:  # no run yet: a shop that comes over HTTP alone
-        bento = build_bento(None, registry.home.root / "bentos" / "no-model")
-    return serve(bento, registry.home.root, host, port, workers, True)
+        bento = build_bento(None, home.root / "bentos" / "no-model")
+    return serve(bento, home.root, host, port, workers, True, beginning)
 
 
 def why_not(home: Path, item: str, user: str | None) -> str:

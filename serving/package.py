@@ -21,7 +21,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -170,11 +170,14 @@ def check_port(host: str, port: int) -> None:
             raise BusyError(f"port {port} of {host} {why}: {mend}") from error
 
 
-def serve(bento_or_model: Path, home: Path, host: str, port: int, workers: int = 1, fallback: bool = False) -> int:
+def serve(
+    bento_or_model: Path, home: Path, host: str, port: int, workers: int = 1, fallback: bool = False,
+    beginning: Callable[[], None] = lambda: None,
+) -> int:  # fmt: skip
     """Serve a Bento, or a model with this checkout's code, until SIGTERM or SIGINT; returns the exit status.
 
-    Without HOMERANKER_API_KEYS only 127.0.0.1 is served, whatever `host` says: UsageError. A port that cannot be
-    listened on is a BusyError.
+    `beginning` is called once nothing stands in the way. Without HOMERANKER_API_KEYS only 127.0.0.1 is served, whatever
+    `host` says: UsageError. A port that cannot be listened on is a BusyError.
     """
     if not from_environment().keys and host not in ("127.0.0.1", "localhost", "::1"):
         raise UsageError(f"--host {host} needs keys: set HOMERANKER_API_KEYS, or serve on 127.0.0.1")
@@ -183,6 +186,7 @@ def serve(bento_or_model: Path, home: Path, host: str, port: int, workers: int =
     bento = bento_or_model
     if not (bento_or_model / "bento.yaml").is_file():
         bento = build_bento(bento_or_model, home / "bentos" / "served")
+    beginning()
     process = subprocess.Popen(command(bento, host, port), env=environment(home, workers=workers, fallback=fallback))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: process.send_signal(signal.SIGTERM))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -18,11 +20,19 @@ def serve(
     port: int = 3000,
     workers: int = 1,
     fallback: Annotated[bool, typer.Option(help="Serve popular items where there is no champion.")] = False,
+    as_json: Json = False,
 ) -> int:
     """Serve the champion over HTTP until SIGTERM."""
     from flows.serving import serve_champion
 
-    return serve_champion(registry(), host, port, workers, fallback)
+    def beginning() -> None:
+        if as_json:
+            told = {"url": f"http://{host}:{port}", "ready": f"http://{host}:{port}/readyz", "workers": workers}
+            say(True, told, lambda: None)
+            sys.stdout.flush()
+            os.dup2(2, 1)  # the service's own words are none of the document
+
+    return serve_champion(registry(), host, port, workers, fallback, beginning)
 
 
 @app.command()

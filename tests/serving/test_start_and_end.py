@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -119,3 +121,18 @@ def test_connections_of_a_service_that_has_just_stopped_do_not_keep_its_port() -
         with socket.create_connection(("127.0.0.1", port)):
             server.accept()[0].close()  # who closes first keeps the connection for a minute
     check_port("127.0.0.1", port)
+
+
+def test_serve_says_where_it_is_in_one_document_and_nothing_else(tmp_path: Path) -> None:
+    port = free_port()
+    words = [sys.executable, "-m", "flows.cli", "serve", "--fallback", "--json", "--port", str(port)]
+    log = (tmp_path / "err").open("wb")
+    with subprocess.Popen(
+        words, env=os.environ | {"HOMERANKER_HOME": str(tmp_path)}, stdout=subprocess.PIPE, stderr=log
+    ) as service:
+        assert service.stdout is not None
+        wait_for(f"http://127.0.0.1:{port}", service, "/readyz")
+        service.send_signal(signal.SIGTERM)
+        told = json.loads(service.stdout.read())
+        assert service.wait(30) == 0
+    assert told == {"url": f"http://127.0.0.1:{port}", "ready": f"http://127.0.0.1:{port}/readyz", "workers": 1}
