@@ -92,6 +92,6 @@ def _how_to_learn(pages: Json | None) -> str:
         )
     return (
         f"Pages with drawn slots: {pages['before']:,} before the cut, which teach, and {pages['after']:,} after it,"
-        f" which judge. The cut lies on {pages['cut'][:10]}; a later run has a later one, and a shorter gate slice"
-        " (split.gate_days in params.yaml) moves it."
+        f" which judge. The cut lies on {pages['cut'][:10]}; a later run has a later one and more pages, and a longer"
+        " gate slice (split.gate_days in params.yaml) gives more of them to judge, a shorter one more to teach."
     )
