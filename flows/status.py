@@ -72,9 +72,11 @@ def show(told: dict[str, Any]) -> None:
 
 def made_differently(manifest: dict[str, Any]) -> list[str]:
     """What here differs from where a run was made: why a new run may give other bytes."""
+    from flows import config
+    from flows.paths import REPOSITORY
     from flows.stages.packaging import made_with
 
-    was, now = manifest["made_with"], made_with()
+    was, now = manifest["made_with"], made_with(config.load(REPOSITORY / "params.yaml").train.threads)
     found = [
         f"{name} was {was[name]}, is {now[name]}" for name in was if name != "libraries" and was[name] != now[name]
     ]

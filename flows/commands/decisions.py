@@ -29,7 +29,7 @@ def promote_run(run: str, as_json: bool, quiet: bool = False, override: dict[str
         return 0
 
     def words() -> None:
-        print(f"champion: run {run}, model {champion['version']}; {told.written} histories online")
+        print(f"champion: run {run}, model {champion['version']}; {told.written:,} rows of history brought online")
         if override is not None:
             print(f"past the gate or a missing approval, by {override['by']}: {override['why']} (this stays on record)")
         print("next: homeranker serve")
@@ -92,7 +92,13 @@ def _decide(run: str, decision: str, by: str, why: str, as_json: bool) -> None:
     allowed = config.load(REPOSITORY / "params.yaml").run.self_approval
     told = approval.decide(register, run, decision, by, why, self_approval=allowed)
     signed = f", signed with key {told['key_id']}" if "key_id" in told else ""
-    say(as_json, told, lambda: print(f"run {run}: {decision} by {by}{signed}"))
+
+    def words() -> None:
+        print(f"run {run}: {decision} by {by}{signed}")
+        if decision == "rejected" and (register.pointer("champion") or {}).get("run") == run:
+            print("it is the champion and goes on serving until another is; homeranker rollback brings the one before")
+
+    say(as_json, told, words)
 
 
 By = Annotated[str, typer.Option(help="Your name; it stands in the register.")]

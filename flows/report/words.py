@@ -15,6 +15,7 @@ from models.gate import CANNOT_TELL, ORDERS, PASS
 
 Json = dict[str, Any]
 DECIDING = "ndcg@10"
+FEW = 30  # users; of fewer no bootstrap is to be believed
 LABELS = {
     "challenger": "challenger",
     "champion": "champion",
@@ -178,6 +179,9 @@ def _override(run: str) -> str:
 def _against(one: Json, only_told: bool) -> str:
     """Whether the challenger beats a rival, in words."""
     value = one["challenger_minus"][DECIDING]
+    if value["users"] < FEW:
+        users = "one user is" if value["users"] == 1 else f"{value['users']} users are"
+        return f"Whether the challenger beats {one['label']}: {users} too few to say."
     if only_told and value["low"] <= 0:
         place = "behind" if value["high"] < 0 else "not surely ahead of"
         return f"In lists of next visits, which do not decide here, it is {place} {one['label']}: {difference(value)}."

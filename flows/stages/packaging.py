@@ -70,15 +70,19 @@ def manifest(model_version: str, bento: Path, told: dict[str, Any]) -> dict[str,
         "lock_hash": checkpoint.sha256_of(LOCK) if LOCK.exists() else None,
     }
     text = json.dumps(content, sort_keys=True)
-    return {"hash": hashlib.sha256(text.encode()).hexdigest(), "content": content, "made_with": made_with()}
+    return {
+        "hash": hashlib.sha256(text.encode()).hexdigest(),
+        "content": content,
+        "made_with": made_with(load.params().train.threads),
+    }
 
 
-def made_with() -> dict[str, Any]:
+def made_with(threads: int) -> dict[str, Any]:
     """What bytes can depend on besides code, data and parameters."""
     return {
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in DECIDING_LIBRARIES},
-        "threads": load.params().train.threads,
+        "threads": threads,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "machine": platform.machine(),
     }
