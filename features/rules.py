@@ -218,12 +218,13 @@ def catalogue_rules() -> list[Rule]:
     lengths = f"len({v.VECTOR}) <> (SELECT mode(len(o.{v.VECTOR})) FROM {t} o WHERE o.{v.MODALITY} = {t}.{v.MODALITY})"
     key = f"{v.ITEM_ID}, {v.MODALITY}"
     twice = f"({key}) IN (SELECT ({key}) FROM {t} GROUP BY {key} HAVING count(*) > 1)"
+    odd = f"len(list_filter({v.VECTOR}, lambda x: NOT isfinite(x))) > 0"
     gone = f"{Items.AVAILABLE} = false"
     return [
         _rows(Items.TABLE, Items.AVAILABLE, "at least a tenth of the items is available", "critical", gone, share=0.9),
         *_person_rules(Users.TABLE, Users.USER_ID),
         _rows(t, v.VECTOR, "vectors of a modality have one length", "critical", lengths, (v.MODALITY,)),
-        _rows(t, v.VECTOR, "vectors are finite", "critical", f"len(list_filter({v.VECTOR}, x -> NOT isfinite(x))) > 0"),
+        _rows(t, v.VECTOR, "vectors are finite", "critical", odd),
         _rows(t, v.ITEM_ID, "an item has one vector a modality", "critical", twice, (v.MODALITY,)),
     ]
 

@@ -1,6 +1,7 @@
 """The report, the manifest and the engine room of validation: what a user and the next run get from them."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -51,6 +52,39 @@ def test_every_table_is_checked_and_events_by_far_more_than_25_rules(report: Val
     assert sum(check.table == "events" for check in report.checks) > 60
     assert {check.table for check in report.checks} == {"events", "slates", "items"}
     assert report.verdict == "pass"
+
+
+def with_vectors(shop: Path, folder: Path, odd: list[float] | None = None) -> Path:
+    """A copy of the shop with a vector of each of 40 items, two of which are `odd`."""
+    tables = shutil.copytree(shop, folder / "shop")
+    (tables / MANIFEST).unlink(missing_ok=True)
+    items = pq.read_table(tables / "items.parquet")["item_id"].to_pylist()[:40]
+    vectors = [odd if odd is not None and n in (3, 8) else [n / 40, 1.0, -0.5] for n in range(40)]
+    modality = pa.array(["image"] * 40)
+    rows = pa.table({"item_id": items, "modality": modality, "vector": pa.array(vectors, pa.list_(pa.float32()))})
+    pq.write_table(rows, tables / "item_vectors.parquet")
+    return tables
+
+
+def test_a_shop_with_item_vectors_passes(shop: Path, tmp_path: Path) -> None:
+    """Rules of a list are SQL of their own: only a table that is there shows that the engine takes them."""
+    report = validate(with_vectors(shop, tmp_path), load_time=LOADED)
+    assert report.verdict == "pass" and report.rows["item_vectors"] == 40
+    assert "vectors are finite" in {check.rule for check in report.checks}
+
+
+@pytest.mark.parametrize(
+    ("odd", "rule"),
+    [
+        ([0.0, float("nan"), 1.0], "vectors are finite"),
+        ([0.0, float("inf"), 1.0], "vectors are finite"),
+        ([0.0, 1.0], "vectors of a modality have one length"),
+    ],
+)
+def test_a_vector_that_no_model_can_read_is_named(shop: Path, tmp_path: Path, odd: list[float], rule: str) -> None:
+    report = validate(with_vectors(shop, tmp_path, odd), load_time=LOADED)
+    found = [(check.table, check.column, check.rule, check.unexpected) for check in report.failed("critical")]
+    assert found == [("item_vectors", "vector", rule, 2)]
 
 
 def test_the_same_data_gives_the_same_bytes_without_a_clock(shop: Path, report: ValidationReport) -> None:
