@@ -19,6 +19,9 @@ TIMESTAMP = pa.timestamp("us", tz="UTC")
 MAX_ID_LENGTH = 256  # code points
 FUTURE_TOLERANCE_S = 300  # an event may lie this far beyond the load time
 SESSION_GAP_S = 1800
+# No shop sells one thing for more, in any currency (1e12 rials are a million dollars), and what stands in a column of
+# prices by mistake lies above: an EAN of 13 digits, milliseconds since 1970.
+MAX_PRICE = 1e12
 PARTITION = "date"
 
 EVENT_TYPES = ("view", "click", "add_to_cart", "remove_from_cart", "purchase", "return", "search")
@@ -88,7 +91,7 @@ class Events:
         Column(SURFACE, pa.string(), values=SURFACES),
         _id(REQUEST_ID),
         Column(POSITION, pa.int32(), minimum=1),
-        Column(PRICE, pa.float64(), minimum=0),
+        Column(PRICE, pa.float64(), minimum=0, maximum=MAX_PRICE),
         Column(QUANTITY, pa.int32(), minimum=1),
         Column(CURRENCY, pa.string(), values=CURRENCIES),
         Column(PLATFORM, pa.string(), values=PLATFORMS),
@@ -156,7 +159,7 @@ class Items:
         Column(TITLE, pa.string()),
         Column(BRAND, pa.string()),
         Column(CATEGORY, pa.string()),
-        Column(PRICE, pa.float64(), minimum=0),
+        Column(PRICE, pa.float64(), minimum=0, maximum=MAX_PRICE),
         Column(CURRENCY, pa.string(), values=CURRENCIES),
         Column(IMAGE_URL, pa.string()),
         Column(AVAILABLE, pa.bool_()),

@@ -21,6 +21,9 @@ REASON = "reason"
 NO_CONSENT = "user_id: no consent to personalization"  # a reason
 BROWSING = ("view", "click", "search")
 _UNITS = 10_000  # of money
+_MOST = (
+    1e26  # units of a row: more than the dearest price times the greatest quantity, and their sums stay in 38 digits
+)
 UTC_TIME = "timestamp('UTC', 6)"
 
 
@@ -149,7 +152,9 @@ def daily_item_aggregates(events: ir.Table) -> ir.Table:
     """
     rows = events.filter(events[Events.ITEM_ID].notnull()).mutate(day=day_of(events[Events.EVENT_TIME]))
     kind, units = rows[Events.EVENT_TYPE], rows[NET_QUANTITY]
-    money = (ibis.coalesce(rows[Events.PRICE], 0.0) * units * _UNITS).round(0).cast("int64")
+    paid = ibis.coalesce(rows[Events.PRICE], 0.0) * units * _UNITS
+    # Whole numbers of 28 digits, not of 64 bits: a price may be wrong by far, and a stage must not break on one row.
+    money = ibis.greatest(ibis.least(paid, _MOST), -_MOST).cast("decimal(28, 0)")
 
     def count(name: str) -> ir.IntegerScalar:
         return (kind == name).sum().cast("int64")

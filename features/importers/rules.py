@@ -212,7 +212,7 @@ def _column_rules(reasons: pa.Array, values: pa.Array, column: Column) -> pa.Arr
         word = "not above" if column.exclusive_minimum else "below"
         reasons = mark(reasons, low(values, column.minimum), f"{name}: {word} {column.minimum}")
     if column.maximum is not None:
-        reasons = mark(reasons, pc.greater(values, column.maximum), f"{name}: above {column.maximum}")
+        reasons = mark(reasons, pc.greater(values, column.maximum), f"{name}: above {column.maximum:g}")
     if column.type == TIMESTAMP:
         outside = pc.or_(
             pc.less(values, pa.scalar(_EARLIEST, TIMESTAMP)), pc.greater(values, pa.scalar(_LATEST, TIMESTAMP))

@@ -156,6 +156,15 @@ def test_daily_aggregates(tmp_path: Path) -> None:
     assert (second["day"], second["revenue"]) == ("2011-05-02", 2.0)
 
 
+def test_no_price_is_too_large_to_add_up(tmp_path: Path) -> None:
+    prices = (1e18, 1e300, float("inf"), 0.5)
+    rows = [event(n, n, "purchase", quantity=2**31 - 1, price=price) for n, price in enumerate(prices)]
+    report, read = cleaned(tmp_path, rows)
+    (day,) = read(ITEM_DAYS)
+    assert report.tables["events"].rows_out == 4 and day["purchases"] == 4
+    assert 1e18 < day["revenue"] < float("inf")
+
+
 def test_rows_written_by_others_with_retries_are_merged(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     rows = [event(1, 5), event(1, 3), event(2, 4)]

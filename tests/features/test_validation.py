@@ -18,6 +18,7 @@ from features import drift, expectations
 from features.errors import HomerankerError, SourceError, ValidationFailed
 from features.expectations import validate
 from features.generate import GenerateParams, generate_tables
+from features.importers import import_data
 from features.integrity import MANIFEST, check_manifest, write_manifest
 from features.rules import Rule, all_rules
 from features.schema import TABLES
@@ -85,6 +86,24 @@ def test_a_vector_that_no_model_can_read_is_named(shop: Path, tmp_path: Path, od
     report = validate(with_vectors(shop, tmp_path, odd), load_time=LOADED)
     found = [(check.table, check.column, check.rule, check.unexpected) for check in report.failed("critical")]
     assert found == [("item_vectors", "vector", rule, 2)]
+
+
+@pytest.mark.parametrize("table", ["events", "items"])
+def test_a_price_that_no_shop_has_is_a_row_that_is_named(shop: Path, tmp_path: Path, table: str) -> None:
+    """As an EAN in the price column: of events few such rows are set aside, of items each stops the run."""
+    tables = shutil.copytree(shop, tmp_path / "shop")
+    (tables / MANIFEST).unlink(missing_ok=True)
+    path = table_files(tables, table)[0]
+    rows = pq.read_table(path, partitioning=None)
+    prices = [None if price is None else float(price) for price in rows["price"].to_pylist()]
+    prices[next(n for n, price in enumerate(prices) if price)] = 1e18
+    pq.write_table(rows.set_column(rows.column_names.index("price"), "price", pa.array(prices, pa.float64())), path)
+    found = validate(tables, ValidationParams(bad_row_share_critical=0.001), load_time=LOADED)
+    told = [(one.table, one.column, one.rule, one.severity, one.unexpected) for one in found.failed()]
+    severity = "warning" if table == "events" else "critical"
+    assert (table, "price", "price is at least 0 and at most 1e+12", severity, 1) in told
+    report = import_data("canonical", tables, tmp_path / "out")
+    assert report.tables[table].quarantined == {"price: above 1e+12": 1}
 
 
 def test_the_same_data_gives_the_same_bytes_without_a_clock(shop: Path, report: ValidationReport) -> None:
