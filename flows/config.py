@@ -32,8 +32,9 @@ from serving.params import ServingParams
 class DataParams(BaseModel):
     """Which data a run reads; `until` is a UTC date, inclusive.
 
-    `as_of` is the day on which the data was loaded (a run with a directory writes it down): what lies beyond its end
-    is in the future. Without it nothing is said of future and freshness: the shipped data ends in 2011.
+    `as_of` is the day on which the data was loaded (a run with a directory writes it down): what lies beyond its end,
+    or beyond the moment of the validation while that day lasts, is in the future. Without it nothing is said of future
+    and freshness: the shipped data ends in 2011.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

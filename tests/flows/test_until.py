@@ -4,7 +4,7 @@ nothing is left, the error says what took it."""
 from __future__ import annotations
 
 import json
-from datetime import date
+from datetime import date, datetime, tzinfo
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from features.errors import TrainingError
+from features.errors import TrainingError, ValidationFailed
 from features.generate import GenerateParams, generate_tables
 from features.tables import read_table
 from flows.stages import load
@@ -44,6 +44,33 @@ def test_data_that_goes_on_after_the_day_is_cut_and_not_called_future(
     assert counts["rows_in"] == len(times)
     assert not [reason for reason in counts["quarantined"] if "future" in reason]
     assert report["last"][:10] == "2026-01-10"
+
+
+def test_an_event_of_later_today_is_in_the_future_and_what_passes_holds_no_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The day of loading is not over while the run goes on: its end is no measure of what has happened."""
+
+    class Clock(datetime):
+        hour_now = 15
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Clock:
+            return cls(2026, 1, 13, cls.hour_now, tzinfo=tz)
+
+    given = generate_tables(tmp_path / "given", GenerateParams(first_day=date(2026, 1, 5), days=9))
+    use(given, tmp_path, monkeypatch, as_of="2026-01-13")
+    monkeypatch.setattr("flows.stages.run.datetime", Clock)
+    told = []
+    import_tables()
+    with pytest.raises(ValidationFailed, match=r"event_time is not in the future of the load time plus 5 min: \d"):
+        validate_tables()
+    for Clock.hour_now in (22, 23):  # the shop's day ends at 22 h
+        validate_tables()
+        told.append((tmp_path / "artifacts" / "validation.json").read_bytes())
+    clean_tables()
+    report = json.loads((tmp_path / "artifacts" / "clean" / "cleaning.json").read_text())
+    assert told[0] == told[1] and report["load_time"][:10] == "2026-01-13"
 
 
 def test_a_day_before_all_data_is_named_with_the_days_of_the_data(
