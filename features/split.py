@@ -89,6 +89,13 @@ def make_windows(first: datetime, last: datetime, params: SplitParams | None = N
     if by_day and not (params.gate_start or params.gate_days) and end - gate_start < timedelta(days=usual / 2):
         gate_start -= timedelta(days=1)
     tune_start = _midnight(params.tune_start) or gate_start - timedelta(days=params.tune_days or usual)
+    chosen = any((params.tune_start, params.gate_start, params.tune_days, params.gate_days))
+    if not by_day and not chosen and gate_start - tune_start <= gap:
+        raise DataError(
+            f"all events happened within {_spoken(last - first)} ({first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC),"
+            f" too short a time to learn from what came before and judge on what came after, {params.gap_minutes} min "
+            f"apart: that takes over {_spoken(5 * gap)}. If they happened at other times, correct event_time"
+        )
     if tune_start >= gate_start:
         raise UsageError(f"tune_start {tune_start.date()} is not before gate_start {gate_start.date()}; swap them")
     windows = Windows(Window(first, tune_start - gap), Window(tune_start, gate_start - gap), Window(gate_start, end))
@@ -123,6 +130,11 @@ def for_young_pages(first: datetime, last: datetime, pages: Sequence[datetime], 
 
 def _day_after(last: datetime) -> datetime:
     return datetime.combine(last.astimezone(UTC).date() + timedelta(days=1), time(), UTC)
+
+
+def _spoken(span: timedelta) -> str:
+    minutes = span / timedelta(minutes=1)
+    return f"{minutes / 60:.3g} h" if minutes >= 120 else f"{minutes:.3g} min" if minutes >= 1 else "a minute"
 
 
 def _usual_days(span: timedelta, by_day: bool, params: SplitParams) -> float:

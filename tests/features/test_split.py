@@ -147,3 +147,12 @@ def test_the_cut_never_goes_back_from_night_to_night(days: int, a_day: int) -> N
 def test_a_slice_that_somebody_chose_is_left_alone() -> None:
     assert gate_start(1.6, 5_000, SplitParams(gate_days=4)) == datetime(2026, 2, 28, tzinfo=UTC)
     assert gate_start(1.6, 5_000, SplitParams(gate_start=date(2026, 2, 25))) == datetime(2026, 2, 25, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("minutes", [0, 40, 149])
+def test_events_within_too_short_a_time_are_named_as_such(minutes: int) -> None:
+    """Nobody chose a cut, so none is to be swapped or moved: there is nothing to cut."""
+    said = r"all events happened within .* \(2010-12-01 08:26 to .*too short a time.*that takes over 2.5 h"
+    with pytest.raises(DataError, match=said):
+        make_windows(FIRST, FIRST + timedelta(minutes=minutes))
+    make_windows(FIRST, FIRST + timedelta(minutes=151))
