@@ -18,13 +18,14 @@ from features.errors import TrainingError, UsageError
 from features.expectations import validate
 from features.history import History, user_history, with_tastes, write_history
 from features.integrity import write_manifest
-from features.schema import Users
+from features.schema import Events, Users
+from features.transforms import NO_CONSENT
 from features.validation import ReferenceProfile, raise_if_critical
 from flows.paths import CHAMPION_INPUT, Artifacts
 from flows.sources import make_tables
 from flows.stages import load
 from flows.stages.judging import evaluate, gate
-from flows.stages.leftover import require_actions
+from flows.stages.leftover import CURES, require_actions
 from flows.stages.packaging import package
 from flows.stages.policy import policy
 from flows.stages.training import train_ranker, train_sequence
@@ -106,7 +107,8 @@ def build_history() -> None:
     table = load.items()
     actions = load.log(table)
     times = load.choose_times(actions, settings.split, load.clean_slates())
-    _need_returns(actions, times, settings.train.examples)
+    left_out = load.read_json(A.clean / "cleaning.json")["tables"][Events.TABLE]["quarantined"]
+    _need_returns(actions, times, settings.train.examples, left_out.get(NO_CONSENT, 0))
     A.features.mkdir(parents=True, exist_ok=True)
     load.write_json(A.features / "windows.json", dataclasses.asdict(times))
     examples = settings.train.examples
@@ -126,11 +128,21 @@ def build_history() -> None:
         write_history(with_tastes(history, tastes), path)
 
 
-def _need_returns(actions: ActionLog, times: Times, params: ExampleParams) -> None:
-    """TrainingError where nobody comes back: there is no "what came next" to learn from or to be judged on."""
+def _need_returns(actions: ActionLog, times: Times, params: ExampleParams, refused: int = 0) -> None:
+    """TrainingError where nobody comes back: there is no "what came next" to learn from or to be judged on.
+
+    `refused`: events that were left out because their users did not agree to personalisation.
+    """
     cut = times.tune_cut_us
     if any(next_visits(actions, one, cut) for one in times.tune_cuts(params)):
         return
+    if refused:
+        raise TrainingError(
+            f"nobody to learn from: {refused:,} events were left out {CURES[NO_CONSENT]}, and of the "
+            f"{len(actions.user_ids):,} other users none comes back before {utc(cut)}, so no ranker can be trained or"
+            " judged. Correct the column where it is wrong (null counts as consent); where nobody agreed,"
+            " `homeranker serve --fallback` serves without a model"
+        )
     raise TrainingError(
         f"nobody to learn from: of {len(actions.user_ids):,} users with a user_id none comes back before {utc(cut)}, "
         "so no ranker can be trained or judged. A log of anonymous single slots (as the Open Bandit Dataset) "

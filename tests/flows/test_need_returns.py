@@ -31,5 +31,9 @@ def test_a_log_of_strangers_is_refused_with_what_to_do(tmp_path: Path) -> None:
     place = events.schema.get_field_index("user_id")
     strangers = events.set_column(place, "user_id", pa.nulls(events.num_rows, pa.string()))
     log = ActionLog.from_arrow(strangers, items.index, len(items))
+    with pytest.raises(
+        TrainingError, match=r"1,234 events were left out for want of consent .* the 0 other users none"
+    ):
+        _need_returns(log, choose_times(log, SplitParams()), ExampleParams(), 1_234)
     with pytest.raises(TrainingError, match=r"nobody to learn from: of 0 users.*benchmarks\.ope"):
         _need_returns(log, choose_times(log, SplitParams()), ExampleParams())
