@@ -37,6 +37,8 @@ def finish_run(registry: Registry, record: dict[str, Any], worktree: Path, secon
         costs=costs_of(run_dir),
         smoke=smoked,
         champion=None if champion is None else champion["version"],
+        data=record.get("data"),
+        until=record.get("until"),
         total_seconds=round(seconds, 1),
     )
     write_report(artifacts, run_dir, run=facts)

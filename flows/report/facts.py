@@ -48,6 +48,8 @@ class RunFacts:
     costs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     smoke: Mapping[str, Any] = field(default_factory=dict)
     champion: str | None = None
+    data: str | None = None  # as --data was given
+    until: str | None = None
     total_seconds: float | None = None
 
 

@@ -7,6 +7,7 @@ reviewer who has to guess it cannot decide.
 
 from __future__ import annotations
 
+import shlex
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -249,6 +250,13 @@ def _not_checked(facts: Json) -> list[str]:
     return told
 
 
+def _again(facts: Json) -> str:
+    """The command that makes such a run once more, on the same data."""
+    run = facts["run"] or {}
+    given = {"--data": run.get("data"), "--until": run.get("until")}
+    return " ".join(["homeranker retrain", *(f"{name} {shlex.quote(word)}" for name, word in given.items() if word)])
+
+
 def _commands(facts: Json) -> list[Json]:
     """What to type, and what it does."""
     run = NO_RUN if facts["run"] is None else facts["run"]["run"]
@@ -259,7 +267,7 @@ def _commands(facts: Json) -> list[Json]:
             *(fresher if tied(facts) else []),
             {"does": "See which runs there are and what serves", "type": "homeranker status"},
             verify,
-            {"does": "After the data or params.yaml were corrected", "type": "homeranker retrain"},
+            {"does": "After the data or params.yaml were corrected", "type": _again(facts)},
         ]
     return [
         {"does": "Yes: make it the champion (services take it within 30 s)", "type": f"homeranker promote {run}"},

@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,20 @@ def test_what_failed_stands_first_and_nothing_is_offered_for_promotion(tmp_path:
     assert rows.index("NDCG@10 against own_counts") < rows.index("NDCG@10 against popular")
     assert 'class="undecided"' in rows
     assert "homeranker promote" not in "\n".join(summary_lines(artifacts, RUN))
+
+
+def test_to_run_again_is_to_run_on_the_same_data(tmp_path: Path) -> None:
+    """The bare command would train on the shipped data."""
+    artifacts = refused(tmp_path / "artifacts")
+    for run, said in (
+        (RUN, "homeranker retrain"),
+        (
+            replace(RUN, data="my tables", until="2026-01-04"),
+            "homeranker retrain --data 'my tables' --until 2026-01-04",
+        ),
+    ):
+        write_report(artifacts, tmp_path / "out", run=run)
+        assert f"corrected: `{said}`" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_the_same_artifacts_give_the_same_bytes_and_no_clock(artifacts: Artifacts, tmp_path: Path) -> None:
