@@ -83,6 +83,16 @@ class ImportReport:
         return asdict(self)
 
     @property
+    def lost(self) -> list[str]:
+        """A sentence for each table of which rows came in and none came out, with the most frequent reason."""
+        told = []
+        for table, count in self.tables.items():
+            if count.quarantined and not count.rows_out:
+                reason, rows = max(count.quarantined.items(), key=lambda one: one[1])
+                told.append(f"{table}: none of {count.rows_in:,} rows could be taken; {rows:,} of them for {reason!r}")
+        return told
+
+    @property
     def quarantined(self) -> int:
         """Rows left out, over all tables."""
         return sum(sum(count.quarantined.values()) for count in self.tables.values())

@@ -41,11 +41,14 @@ class Records:
 
 
 def csv_header(path: Path) -> list[str]:
-    """The column names of a CSV file, trimmed; SourceError for an empty one."""
+    """The column names of a CSV file, trimmed; SourceError for an empty one, or one of another separator."""
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
         header = next(csv.reader(lines), None)
     if not header:
         raise SourceError(f"{path}: an empty file; a header line of column names was expected")
+    for separator, word in ((";", "semicolons"), ("\t", "tabs")):
+        if len(header) == 1 and separator in header[0]:  # no format has a single column
+            raise SourceError(f"{path}: the columns are separated by {word}; write it with commas (and decimal points)")
     return [name.strip() for name in header]
 
 

@@ -56,8 +56,11 @@ def import_(
     src: Path,
     dest: Path,
     as_json: Json = False,
-) -> None:
-    """Turn a shop's export into canonical tables; every row that is left out is named with its reason."""
+) -> int:
+    """Turn a shop's export into canonical tables; every row that is left out is named with its reason.
+
+    Exit status 1 where all rows of a table were left out.
+    """
     import os
 
     from features.importers import import_data
@@ -77,6 +80,9 @@ def import_(
                 print(f"  {rows} {reason}")
 
     say(as_json, report.as_dict(), words)
+    for sentence in report.lost:
+        print(f"homeranker: {sentence}", file=sys.stderr)
+    return 1 if report.lost else 0
 
 
 @app.command()
