@@ -21,9 +21,7 @@ REASON = "reason"
 NO_CONSENT = "user_id: no consent to personalization"  # a reason
 BROWSING = ("view", "click", "search")
 _UNITS = 10_000  # of money
-_MOST = (
-    1e26  # units of a row: more than the dearest price times the greatest quantity, and their sums stay in 38 digits
-)
+_MOST = 1e26  # units of a row: above the dearest price times the greatest quantity; their sums stay in 38 digits
 UTC_TIME = "timestamp('UTC', 6)"
 
 
