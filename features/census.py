@@ -1,13 +1,18 @@
-"""Counts that a warning names: currencies of prices, and events of people who did not agree to personalisation.
+"""Counts that a check names: currencies of prices, events of people who did not agree to personalisation, strays.
 
-Choices. Both are faults of no row, so no rule of rows sees them, and both change what a run means: prices are compared
-and added as plain numbers, and who did not agree trains nothing, so that a shop may learn from far less than it sent.
+Choices. All are faults of no row, so no rule of rows sees them, and all change what a run means: prices are compared
+and added as plain numbers; who did not agree trains nothing, so that a shop may learn from far less than it sent; and
+an event of another year than all others is mostly a clock's, which nobody hears of where it decides nothing.
 """
 # Queries are put together from the names of `schema.py`, never from the data.
 # ruff: noqa: S608
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import date
+
+from features.bulk import bulk_of
 from features.evidence import Evidence
 from features.rules import Rule
 from features.schema import Events, Items, Users
@@ -79,6 +84,19 @@ def rules(params: ValidationParams) -> list[Rule]:
         needs = (price, currency)
         told.append(Rule(table, currency, one, "warning", "measure", needs, other, measure=measure, low=0, high=1))
     return told
+
+
+def strays(run: Evidence, rows_by_day: Mapping[str, int]) -> list[Rule]:
+    """The rule on events far from all others, whose measure is filled here; none where there is no day."""
+    if not rows_by_day:
+        return []
+    bulk = bulk_of({date.fromisoformat(day): rows for day, rows in rows_by_day.items()})
+    run.measures["strays"] = float(sum(bulk.before.values()) + sum(bulk.after.values()))
+    run.words["strays"] = bulk.words() or "none"
+    time = Events.EVENT_TIME
+    outside = f"({time} < TIMESTAMP '{bulk.begin}' OR {time} >= TIMESTAMP '{bulk.end}') AND isfinite({time})"
+    sentence = "slices: no event lies apart from the days that decide where the slices lie"
+    return [Rule(Events.TABLE, time, sentence, "info", "measure", (time,), outside, measure="strays", low=0, high=0)]
 
 
 def of_the_willing(run: Evidence, table: str) -> str:

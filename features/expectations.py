@@ -202,7 +202,7 @@ def validate(
             suites = _Suites(address)
             accepted = reference is not None and bool(reference.rows_by_day)
             begins = min(load_time, now.astimezone(UTC)) if load_time and now else load_time
-            rules = [*all_rules(params, begins, accepted), *census.rules(params)]
+            rules = [*all_rules(params, begins, accepted), *census.rules(params), *census.strays(run, days.rows)]
             checks += _run_suites(run, rules, suites)
             tiers = find_tiers(run)
             suites.close()

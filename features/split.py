@@ -4,7 +4,8 @@ Choices. One cut in time for everybody, because a split by user or at random let
 happened; half-open windows `[start, end)`, so that no moment is in two. The gap keeps what straddles a cut (a session,
 a late event) out of both sides. Windows are chosen from days, not row counts, so that they are easy to state; nothing
 depends on today's date. A shop that has logged pages for a few days only would give all of them to the gate slice of a
-long log: the slice shrinks to the last third of their days, so that a page policy has some to learn from.
+long log: the slice shrinks to the last third of their days, so that a page policy has some to learn from. The first
+and the last moment are those of the log's bulk (bulk.py), not of a stray event of another year.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from features.bulk import ends
 from features.errors import ArtifactError
 from features.history import History, history_row
 from features.schema import Events, Items, ItemVectors, Slates
@@ -88,13 +89,22 @@ def times() -> Times:
 
 
 def choose_times(actions: ActionLog, split: SplitParams, slates: pa.Table | None = None) -> Times:
-    """The windows of a log. A cut lies a gap before its slice: histories end there, labels begin with the slice."""
-    first, last = (datetime.fromtimestamp(int(at) / 1e6, UTC) for at in actions.time_us[[0, -1]])
+    """The windows of a log's bulk. A cut lies a gap before its slice: histories end there, labels begin with the slice.
+
+    Strays before it are learned from, as all that lies before a cut; those after it are not: a model that believes to
+    stand there would find every other event old.
+    """
+    first_us, last_us, until_us = ends(actions.time_us)
+    first, last = (datetime.fromtimestamp(at / 1e6, UTC) for at in (first_us, last_us))
     if slates is not None:
-        split = for_young_pages(first, last, _drawn_pages(slates), split)
+        pages = [page for page in _drawn_pages(slates) if first.date() <= page.date() <= last.date()]
+        split = for_young_pages(first, last, pages, split)
     windows = make_windows(first, last, split)
-    moments = (windows.train.start, windows.train.end, windows.tune.end, windows.gate.end)
-    return Times(*(round(moment.timestamp() * 1e6) for moment in moments))
+    start_us, tune_cut_us, gate_cut_us, end_us = (
+        round(moment.timestamp() * 1e6)
+        for moment in (windows.train.start, windows.train.end, windows.tune.end, windows.gate.end)
+    )
+    return Times(start_us, tune_cut_us, gate_cut_us, end_us + until_us - last_us)
 
 
 def _drawn_pages(slates: pa.Table) -> list[datetime]:

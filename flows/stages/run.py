@@ -9,6 +9,7 @@ from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -133,8 +134,8 @@ def _need_returns(actions: ActionLog, times: Times, params: ExampleParams, refus
 
     `refused`: events that were left out because their users did not agree to personalisation.
     """
-    cut = times.tune_cut_us
-    if any(next_visits(actions, one, cut) for one in times.tune_cuts(params)):
+    cut, cuts = times.tune_cut_us, times.tune_cuts(params)
+    if any(next_visits(actions, one, cut) for one in cuts):
         return
     if refused:
         raise TrainingError(
@@ -143,11 +144,18 @@ def _need_returns(actions: ActionLog, times: Times, params: ExampleParams, refus
             " judged. Correct the column where it is wrong (null counts as consent); where nobody agreed,"
             " `homeranker serve --fallback` serves without a model"
         )
+    first = min(cuts)
+    known = np.unique(actions.user[(actions.time_us < first) & ~actions.is_guest]).size
+    since = actions.between(first, cut).time_us.size
     raise TrainingError(
-        f"nobody to learn from: of {len(actions.user_ids):,} users with a user_id none comes back before {utc(cut)}, "
-        "so no ranker can be trained or judged. A log of anonymous single slots (as the Open Bandit Dataset) "
-        "only tells whether off-policy estimators are right: `python -m benchmarks.ope --obd DIR`. To train, import "
-        "events with a user_id over several days; to start with none, `homeranker serve --fallback` learns as it serves"
+        f"nobody to learn from: of {len(actions.user_ids):,} users with a user_id none comes back in time: {known:,} "
+        f"came before {utc(first)}, and none of them again between half an hour later and {utc(cut)} (asked at "
+        f"{len(cuts)} moments from the first of these on; {since:,} of {actions.time_us.size:,} actions lie between "
+        "the two), so no ranker can be trained or judged. Where hardly any lie there, choose other slices "
+        "(split.tune_start and split.gate_start in params.yaml). A log of anonymous single slots (as the Open Bandit "
+        "Dataset) only tells whether off-policy estimators are right: `python -m benchmarks.ope --obd DIR`. To train, "
+        "import events with a user_id over several days; to start with none, `homeranker serve --fallback` learns as "
+        "it serves"
     )
 
 

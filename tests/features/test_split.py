@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.bulk import DAY_US, EPOCH, Bulk, bulk_of, ends
 from features.errors import DataError, UsageError
 from features.schema import TIMESTAMP
 from features.split import SplitParams, check_as_of, check_no_future, for_young_pages, make_windows
 
+REPOSITORY = Path(__file__).parents[2]
 FIRST, LAST = datetime(2010, 12, 1, 8, 26, tzinfo=UTC), datetime(2011, 12, 9, 12, 50, tzinfo=UTC)
 CUT = datetime(2011, 11, 10, tzinfo=UTC)
 
@@ -156,3 +161,97 @@ def test_events_within_too_short_a_time_are_named_as_such(minutes: int) -> None:
     with pytest.raises(DataError, match=said):
         make_windows(FIRST, FIRST + timedelta(minutes=minutes))
     make_windows(FIRST, FIRST + timedelta(minutes=151))
+
+
+DAY_ZERO = date(2025, 1, 1)
+
+
+def log_of(rows: dict[date, int]) -> np.ndarray:
+    """Sorted times (UTC microseconds) of a log with so many events a day, spread over the day."""
+    starts = [((day - EPOCH).days * DAY_US, n) for day, n in sorted(rows.items())]
+    return np.concatenate([start + (np.arange(n) * 2 + 1) * DAY_US // (2 * n) for start, n in starts])
+
+
+def shop(days: int, a_day: int, start: date = DAY_ZERO) -> dict[date, int]:
+    return {start + timedelta(day): a_day for day in range(days)}
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    st.lists(st.integers(60, 240), min_size=10, max_size=200),
+    st.sets(st.integers(5, 12_000), max_size=4),
+    st.sets(st.integers(46, 12_000), max_size=2),
+    st.integers(1, 3),
+)
+def test_a_handful_of_strays_does_not_move_the_slices(
+    counts: list[int], early: set[int], late: set[int], each: int
+) -> None:
+    """However far away: whole stretches of years lie between, yet the bulk is where it was."""
+    rows = {DAY_ZERO + timedelta(at): n for at, n in enumerate(counts)}
+    few = int(0.005 * sum(counts))
+    last = max(rows)
+    strays = {DAY_ZERO - timedelta(back): each for back in sorted(early)[: few // each]}
+    strays |= {last + timedelta(on): each for on in sorted(late)[: few // each]}
+    assert ends(log_of(rows | strays)) == ends(log_of(rows))
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(50, 400)), min_size=1, max_size=60))
+def test_the_slices_of_a_log_without_strays_follow_its_first_and_last_event(steps: list[tuple[int, int]]) -> None:
+    """Closed days, weeks and months move nothing."""
+    rows, day = {}, DAY_ZERO
+    for gap, n in steps:
+        rows[day] = n
+        day += timedelta(gap)
+    if min(rows.values()) <= 0.005 * sum(rows.values()):
+        return
+    times = log_of(rows)
+    assert ends(times) == (times[0], times[-1], times[-1])
+
+
+def test_one_event_of_the_year_2000_leaves_a_shop_of_60_days_its_slices() -> None:
+    whole = shop(60, 98)
+    bulk = bulk_of(whole | {date(2000, 1, 1): 1})
+    assert (bulk.first, bulk.last) == (DAY_ZERO, DAY_ZERO + timedelta(59))
+    assert bulk.words() == "1 event of 2000 before 2024-12-31: learned from, but not deciding where the slices lie"
+    late = bulk_of(whole | {date(2031, 1, 1): 2, date(2036, 1, 1): 1})
+    assert late.last == DAY_ZERO + timedelta(59)
+    assert late.words().startswith("3 events of 2031 to 2036 from 2025-03-03 on: not learned from until more follow")
+    assert bulk_of(whole).words() == ""
+
+
+def test_a_few_events_beyond_midnight_are_in_the_gate_slice_and_do_not_move_it() -> None:
+    rows = shop(60, 98)
+    beyond = date(2025, 3, 2)
+    first, last, until = ends(log_of(rows | {beyond: 4}))
+    assert (first, last) == ends(log_of(rows))[:2]
+    assert until == log_of({beyond: 4})[-1]
+    assert bulk_of(rows | {beyond: 4}).words() == ""
+    assert bulk_of(rows | {beyond: 40}).last == beyond
+
+
+def test_after_two_years_without_an_event_the_newer_part_decides() -> None:
+    newer = shop(41, 98, date(2026, 3, 20))
+    bulk = bulk_of(shop(19, 98, date(2024, 3, 1)) | newer)
+    assert bulk == Bulk(date(2026, 3, 20), date(2026, 4, 29), {2024: 19 * 98}, {})
+    # What has only begun again is too little to stand alone, and too much to be left out.
+    begun = bulk_of(shop(200, 98) | shop(3, 98, date(2025, 9, 20)))
+    assert (begun.first, begun.last) == (DAY_ZERO, date(2025, 9, 22))
+
+
+def test_a_growing_shop_and_one_shut_in_summer_keep_their_days() -> None:
+    growing = {DAY_ZERO + timedelta(day): round(5 * 1.01**day) for day in range(400)}
+    assert (bulk_of(growing).first, bulk_of(growing).last) == (min(growing), max(growing))
+    summer = {day: n for day, n in shop(365, 50).items() if day.month != 8}
+    assert (bulk_of(summer).first, bulk_of(summer).last) == (min(summer), max(summer))
+
+
+def test_the_slices_of_the_shipped_data_stay() -> None:
+    """Published figures stand on them; its longest gap is Christmas."""
+    sold = pq.read_table(REPOSITORY / "data" / "online_retail.parquet", columns=["InvoiceDate"])["InvoiceDate"]
+    times = np.sort(sold.cast(pa.timestamp("us")).cast(pa.int64()).to_numpy())
+    assert ends(times) == (times[0], times[-1], times[-1])
+    first, last, _ = (datetime.fromtimestamp(at / 1e6, UTC) for at in ends(times))
+    windows = make_windows(first, last)
+    assert windows.tune.start == datetime(2011, 10, 11, tzinfo=UTC)
+    assert windows.gate.start == datetime(2011, 11, 10, tzinfo=UTC)

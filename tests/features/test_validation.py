@@ -268,3 +268,22 @@ def test_psi_of_a_table_with_itself_is_nothing_and_never_negative(counts: dict[s
 def test_psi_sees_a_new_distribution_through_the_noise() -> None:
     assert drift.psi_over_noise({"a": 900, "b": 100}, {"a": 500, "b": 500}) > 0.5
     assert drift.psi_over_noise({"a": 6, "b": 4}, {"a": 5, "b": 5}) == 0
+
+
+def test_strays_are_told_in_one_sentence_and_shut_nothing(tmp_path: Path) -> None:
+    params = GenerateParams(first_day=date(2026, 1, 5), days=20, rows_per_day=100)
+    tables = generate_tables(tmp_path, params)
+    stray = pq.read_table(table_files(tables, "events")[0]).slice(0, 1)
+    assert not [check for check in validate(tables).failed("info") if check.rule.startswith("slices:")]
+    for name, value in (("event_time", datetime(2000, 1, 1, tzinfo=UTC)), ("event_id", "epoch")):
+        at = stray.schema.get_field_index(name)
+        stray = stray.set_column(at, stray.schema.field(at), pa.array([value], stray.schema.field(at).type))
+    (tables / "events" / "date=2000-01-01").mkdir()
+    pq.write_table(stray, tables / "events" / "date=2000-01-01" / "part-0.parquet")
+    found = validate(tables)
+    (told,) = (check for check in found.failed("info") if check.rule.startswith("slices:"))
+    assert (told.unexpected, told.samples[0]["event_id"]) == (1, "epoch")
+    assert "1 event of 2000 before 2026-01-04: learned from, but not deciding where the slices lie" in render_text(
+        found
+    )
+    assert found.verdict != "fail"
