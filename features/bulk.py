@@ -6,9 +6,9 @@ judged, not quantiles of rows: a quantile moves the ends of every log, and of a 
 are strays only while they hold at most `STRAY_SHARE` of the events at their side, and only where they stand apart.
 Early, more than a long weekend apart will do: whatever is decided here, those rows are learned from. Late, rows left
 out wait until more follow, and the first day after a holiday must not wait: there it takes a day of few events (under
-`THIN_DAY` of a typical one), or more than a season. A shop that was shut for longer than `SHUT` starts anew after it
-where what followed is enough (`ENOUGH`), as a slice within such a gap has nobody in it; closed days and holidays are
-shorter. A growing shop keeps its small first days, for no gap parts them from what followed.
+`THIN_DAY` of the newest weeks' median), or more than a season. A shop that was shut for longer than `SHUT` starts anew
+after it where what followed is enough (`ENOUGH`), as a slice within such a gap has nobody in it; closed days and
+holidays are shorter. A growing shop keeps its small first days, for no gap parts them from what followed.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import pairwise
+from statistics import median
 
 import numpy as np
 import numpy.typing as npt
 
 EPOCH, DAY_US = date(1970, 1, 1), 86_400_000_000
 STRAY_SHARE = 0.005  # of all events, at either side
-THIN_DAY = 0.05  # of a typical day's events
+THIN_DAY = 0.05  # of the events of the median day among the newest, so that a peak of last year makes no day thin
+RECENT = 28  # days
 APART = timedelta(days=3)
 SHUT = timedelta(days=45)  # longer than from one month's first day to the next one's: monthly logs have no gap
 ENOUGH = 0.1  # of all events
@@ -67,7 +69,7 @@ def bulk_of(rows: Mapping[date, int]) -> Bulk:
     days = sorted(rows)
     counts = [rows[day] for day in days]
     most = STRAY_SHARE * sum(counts)
-    end = len(days) - _strays(days[::-1], counts[::-1], most, SHUT, THIN_DAY * _typical(counts))
+    end = len(days) - _strays(days[::-1], counts[::-1], most, SHUT, THIN_DAY * median(counts[-RECENT:]))
     start = _strays(days[:end], counts[:end], most, APART)
     held = 0
     for at in range(end - 1, start, -1):
@@ -88,16 +90,6 @@ def ends(time_us: npt.NDArray[np.int64]) -> tuple[int, int, int]:
     midnights = [(day - EPOCH).days * DAY_US for day in (bulk.first, _moved(bulk.last, 1), bulk.end)]
     first, last, until = np.searchsorted(time_us, midnights, "left")
     return int(time_us[first]), int(time_us[last - 1]), int(time_us[until - 1])
-
-
-def _typical(counts: Sequence[int]) -> int:
-    """Half of the events are of days with at least so many; many days of a single stray do not make it 1."""
-    left = sum(counts) / 2
-    for count in sorted(counts, reverse=True):
-        left -= count
-        if left <= 0:
-            return count
-    return 0
 
 
 def _strays(days: Sequence[date], counts: Sequence[int], most: float, apart: timedelta, thin: float = 0) -> int:

@@ -246,6 +246,11 @@ def test_a_growing_shop_and_one_shut_in_summer_keep_their_days() -> None:
     assert (bulk_of(summer).first, bulk_of(summer).last) == (min(summer), max(summer))
 
 
+def test_a_peak_of_last_year_does_not_make_strays_of_the_days_since() -> None:
+    rows = shop(10, 20_000) | shop(300, 650, DAY_ZERO + timedelta(10))
+    assert bulk_of(rows).last == max(rows)
+
+
 def test_the_slices_of_the_shipped_data_stay() -> None:
     """Published figures stand on them; its longest gap is Christmas."""
     sold = pq.read_table(REPOSITORY / "data" / "online_retail.parquet", columns=["InvoiceDate"])["InvoiceDate"]
