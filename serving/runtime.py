@@ -181,10 +181,8 @@ class Runtime:
         changed = catalogue.changes(self.log, held.item_seq)
         if not changed:
             return
-        more = any(snapshot.needs_more(held, patch) for patch in changed)
         with self._swap:
-            current = snapshot.stock_changed(self.snapshot or held, changed)
-            self.snapshot = current if more else replace(current, item_seq=changed[-1].seq)
+            self.snapshot, more = snapshot.taken_up(self.snapshot or held, changed)
         if more:
             self._install(self._base_model())
 

@@ -142,6 +142,13 @@ def needs_more(old: Snapshot, patch: Patch) -> bool:
     return replace(patched(old.items, patch), available=None) != replace(old.items.row(at), available=None)
 
 
+def taken_up(old: Snapshot, patches: Sequence[Patch]) -> tuple[Snapshot, bool]:
+    """The stock that the patches (at least one) say, and whether the catalogue has to be built again for the rest."""
+    now = stock_changed(old, patches)
+    more = any(needs_more(old, patch) for patch in patches)
+    return (now if more else replace(now, item_seq=patches[-1].seq)), more
+
+
 def with_rules(old: Snapshot, rules: Rules, now_us: int) -> Snapshot:
     """The same catalogue under other rules."""
     composer = composer_of(old.items, rules, old.params, now_us)

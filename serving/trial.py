@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -139,10 +138,8 @@ class Trial:
         changed = catalogue.changes(log, held.item_seq)
         if not changed:
             return
-        more = any(snapshot.needs_more(held, patch) for patch in changed)
         with self._swap:
-            current = snapshot.stock_changed(self.snapshot or held, changed)
-            self.snapshot = current if more else replace(current, item_seq=changed[-1].seq)
+            self.snapshot, more = snapshot.taken_up(self.snapshot or held, changed)
         if more:
             self._load(rollout)
 
