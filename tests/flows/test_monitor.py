@@ -16,7 +16,7 @@ from flows.online import WATERMARK
 from flows.paths import Home
 from flows.registry import Registry, replace_json
 from serving.contract import EventRow, format_time
-from serving.event_log import EventLog
+from serving.event_log import Arrival, EventLog
 
 DAY_US = 86_400_000_000
 PROFILE = {"rows_by_day": {"2026-01-01": 4000}, "counts": {"platform": {"web": 3000, "ios": 1000}}, "nulls": {}}
@@ -52,7 +52,7 @@ def shop(
         told_row = {"event_id": f"e{number}", "event_time": format_time(at_us), "event_type": kind, "user_id": "u"}
         item = None if kind == "search" else "i1"
         row = EventRow(**told_row, item_id=item, request_id=request, platform=platform)
-        rows.append((row, True))
+        rows.append(Arrival(row, True, f"e{number}".encode()))
     log.append(rows, now_us).result()
     log.close()
     return registry
