@@ -1,4 +1,4 @@
-"""Counts that a check names: currencies of prices, events of people who did not agree to personalisation, strays.
+"""Counts that a check names: currencies and sizes of prices, events of people who did not agree, strays.
 
 Choices. All are faults of no row, so no rule of rows sees them, and all change what a run means: prices are compared
 and added as plain numbers; who did not agree trains nothing, so that a shop may learn from far less than it sent; and
@@ -15,7 +15,7 @@ from datetime import date
 from features.bulk import bulk_of
 from features.evidence import Evidence
 from features.rules import Rule
-from features.schema import Events, Items, Users
+from features.schema import MAX_PRICE, Events, Items, Users
 from features.validation import ValidationParams
 
 NO_CONSENT = f"SELECT {Users.USER_ID} FROM {Users.TABLE} WHERE NOT {Users.PERSONALIZATION_CONSENT}"
@@ -83,6 +83,8 @@ def rules(params: ValidationParams) -> list[Rule]:
         measure = f"{table}_currencies"
         needs = (price, currency)
         told.append(Rule(table, currency, one, "warning", "measure", needs, other, measure=measure, low=0, high=1))
+        dear = f"{price} is at most {MAX_PRICE:g}: what no shop asks is set aside"
+        told.append(Rule(table, price, dear, "warning", "rows", (price,), f"{price} > {MAX_PRICE}"))
     return told
 
 

@@ -56,6 +56,7 @@ class Column:
     minimum: float | None = None
     maximum: float | None = None
     exclusive_minimum: bool = False
+    doubtful: float | None = None  # no rule, but a row above it is set aside, with a warning
     is_id: bool = False  # 1 to 256 code points
 
 
@@ -91,7 +92,7 @@ class Events:
         Column(SURFACE, pa.string(), values=SURFACES),
         _id(REQUEST_ID),
         Column(POSITION, pa.int32(), minimum=1),
-        Column(PRICE, pa.float64(), minimum=0, maximum=MAX_PRICE),
+        Column(PRICE, pa.float64(), minimum=0, doubtful=MAX_PRICE),
         Column(QUANTITY, pa.int32(), minimum=1),
         Column(CURRENCY, pa.string(), values=CURRENCIES),
         Column(PLATFORM, pa.string(), values=PLATFORMS),
@@ -159,7 +160,7 @@ class Items:
         Column(TITLE, pa.string()),
         Column(BRAND, pa.string()),
         Column(CATEGORY, pa.string()),
-        Column(PRICE, pa.float64(), minimum=0, maximum=MAX_PRICE),
+        Column(PRICE, pa.float64(), minimum=0, doubtful=MAX_PRICE),
         Column(CURRENCY, pa.string(), values=CURRENCIES),
         Column(IMAGE_URL, pa.string()),
         Column(AVAILABLE, pa.bool_()),

@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from features.schema import CURRENCIES, EVENT_TYPES, FUTURE_TOLERANCE_S, MAX_ID_LENGTH, MAX_PRICE, PLATFORMS, SURFACES
+from features.schema import CURRENCIES, EVENT_TYPES, FUTURE_TOLERANCE_S, MAX_ID_LENGTH, PLATFORMS, SURFACES
 from serving.wire import Problem, pointer
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -80,7 +80,6 @@ UpTo100 = Annotated[_Hundred, BeforeValidator(_whole, json_schema_input_type=_Hu
 UpTo20 = Annotated[_Twenty, BeforeValidator(_whole, json_schema_input_type=_Twenty)]
 Many = Annotated[_Many, BeforeValidator(_whole, json_schema_input_type=_Many)]
 Money = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Price = Annotated[Money, Field(le=MAX_PRICE)]
 Time = Annotated[int, BeforeValidator(parse_time), WithJsonSchema({"type": "string", "format": "date-time"})]
 Platform = Literal[PLATFORMS]  # type: ignore[valid-type]
 Surface = Literal[SURFACES]  # type: ignore[valid-type]
@@ -173,7 +172,7 @@ class EventRow(BaseModel):
     surface: Surface | None = None
     request_id: Id | None = None
     position: Many | None = None
-    price: Price | None = None
+    price: Money | None = None
     quantity: Many | None = None
     currency: Currency | None = None
     platform: Platform | None = None
@@ -197,7 +196,7 @@ class ItemRowIn(BaseModel):
     title: Text | None = None
     brand: Text | None = None
     category: Text | None = None
-    price: Price | None = None
+    price: Money | None = None
     currency: Currency | None = None
     image_url: Text | None = None
     available: bool | None = None

@@ -211,8 +211,9 @@ def _column_rules(reasons: pa.Array, values: pa.Array, column: Column) -> pa.Arr
         low = pc.less_equal if column.exclusive_minimum else pc.less
         word = "not above" if column.exclusive_minimum else "below"
         reasons = mark(reasons, low(values, column.minimum), f"{name}: {word} {column.minimum}")
-    if column.maximum is not None:
-        reasons = mark(reasons, pc.greater(values, column.maximum), f"{name}: above {column.maximum:g}")
+    for most in (column.maximum, column.doubtful):
+        if most is not None:
+            reasons = mark(reasons, pc.greater(values, most), f"{name}: above {most:g}")
     if column.type == TIMESTAMP:
         outside = pc.or_(
             pc.less(values, pa.scalar(_EARLIEST, TIMESTAMP)), pc.greater(values, pa.scalar(_LATEST, TIMESTAMP))
