@@ -123,6 +123,7 @@ def test_connections_of_a_service_that_has_just_stopped_do_not_keep_its_port() -
     check_port("127.0.0.1", port)
 
 
+@pytest.mark.slow
 def test_serve_says_where_it_is_in_one_document_and_nothing_else(tmp_path: Path) -> None:
     port = free_port()
     words = [sys.executable, "-m", "flows.cli", "serve", "--fallback", "--json", "--port", str(port)]
