@@ -154,12 +154,12 @@ def events(runtime: Runtime, request: EventsRequest, now_us: int) -> Json:
     """POST /v1/events: answers only after the rows are on disk; Problem 503 where they cannot be."""
     rows: list[Arrival] = []
     rejected: list[Json] = []
+    signer = runtime.signer
     for index, value in enumerate(request.events):
         row, reason = check_event(value, now_us)
         if row is None:
             rejected.append({"index": index, "detail": reason})
         else:
-            signer = runtime.signer
             rows.append(Arrival(row, signer.verifies(row.request_id), signer.digest("event", row.event_id)))
     accepted = duplicates = 0
     if rows:

@@ -60,11 +60,11 @@ SLATES_ADDED = (
     "ALTER TABLE slates ADD COLUMN shown TEXT",
     "CREATE INDEX IF NOT EXISTS slates_shown ON slates (session_id, user_id, served_us, shown)",
 )
+IS_ERASED = "SELECT 1 FROM erased_events WHERE alias = ?"
 INSERT = f"""INSERT INTO events ({Events.EVENT_ID}, received_us, {Events.EVENT_TIME}, {Events.USER_ID},
   {Events.SESSION_ID}, {Events.ITEM_ID}, {Events.EVENT_TYPE}, {Events.QUANTITY}, {Events.PRICE}, verified, row)
-  SELECT ?,?,?,?,?,?,?,?,?,?,? WHERE NOT EXISTS (SELECT 1 FROM erased_events WHERE alias = ?)
-  ON CONFLICT ({Events.EVENT_ID}) DO NOTHING"""  # noqa: S608 - column names of the schema
-IS_ERASED = "SELECT 1 FROM erased_events WHERE alias = ?"
+  SELECT ?,?,?,?,?,?,?,?,?,?,? WHERE NOT EXISTS ({IS_ERASED})
+  ON CONFLICT ({Events.EVENT_ID}) DO NOTHING"""
 EXPORTED = "exported_seq"  # the fact that names the last exported event
 NOTHING = (-1, -1)  # a sequence number and a time that every event comes after
 LIVE = "seq, event_id, item_id, event_type, event_time, session_id, quantity, price, received_us"

@@ -128,11 +128,11 @@ def learn_policy(
     if len(before) < params.least_pages or clicks < params.least_clicks:
         held = f"{len(before):,} pages with drawn slots and {clicks:,} clicks before the cut"
         return Learned(None, f"{held}; {params.least_pages:,} and {params.least_clicks:,} are wanted", Curves())
+    if found := faults(whole):
+        return Learned(None, "; ".join(map(str, found)), Curves())
     if champion is None and len(after) < params.ope.min_pages:  # a first shop gets the ranker rather than nothing
         held, wanted = f"{len(after):,} pages with drawn slots after the cut", f"{params.ope.min_pages:,} are wanted"
         return Learned(None, f"{held}; {wanted} to prove a first policy on", Curves())
-    if found := faults(whole):
-        return Learned(None, "; ".join(map(str, found)), Curves())
     people = People(events, log, judged.items)
     seen = impressions(before, people, log, judged.items, sequence, workers=workers)
     names = feature_names(judged.knowledge)
@@ -143,15 +143,15 @@ def learn_policy(
     if known and params.value.pessimism:
         believe_less(net.ranker, names.index("appeal_doubt"), params.value.pessimism * organic)
     worth = _with_rest(worth, before, _prices(judged), params.value)
-    newest = _rows(seen, np.arange(len(seen.x_NKF)) >= _cut(seen))  # which the weights did not see
-    model = _model(judged, net, worth, newest)
+    model = _model(judged, net, worth, _rows(seen, np.arange(len(seen.x_NKF)) >= _cut(seen)))  # new to the weights
     after = [after[at] for at in np.linspace(0, len(after) - 1, min(len(after), params.gate_pages)).astype(int)]
     learned = Learned(model, "learned from impressions", curves, worth)
     if not after:
         return learned
     look_S = looks(net.position.weight.detach().numpy()[:, 0].astype(np.float64))
-    rival = Rival(SERVED, scores_as_served(slates, after), 0.0)
-    if champion is not None:
+    if champion is None:
+        rival = Rival(SERVED, scores_as_served(slates, after), 0.0)
+    else:
         theirs_L = scores_of_shown(champion, after, people, workers)
         rival = Rival(CHAMPION, np.concatenate(theirs_L), params.ope.margin_champion)
     return prove(learned, after, people, params, sampling, rival, look_S, workers)
