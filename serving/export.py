@@ -4,11 +4,13 @@ Choices. The features package's table writer merges by key and replaces a table 
 again, adds what is new, and a killed run leaves the old table whole. Of posted events only those whose request_id was
 signed here keep it; another value moves to `posted_request_id`, so that the event still counts as organic behaviour.
 Rows of erased users are left out, also those that an earlier export wrote. Erased users' items are nobody's data and
-stay. Extra fields of events are kept as columns of JSON text, in `extra`.
+stay. Extra fields of events are kept as columns of JSON text, in `extra`. Who refused consent and visited all the same
+stands in `users`, so that a DEST without the shop's own table does not make them agree.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -21,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.errors import StoreError
-from features.schema import Events, Items, Slates, arrow_schema
+from features.schema import Events, Items, Slates, Users, arrow_schema
 from features.tables import TableWriter, read_table, scan, table_files
 from models.homepage import HomepageModel
 from models.items import ItemRow, ItemTable
@@ -70,6 +72,7 @@ def export_log(home: Path, dest: Path, until: date | None = None) -> ExportRepor
         slates_path = home / "log" / "slates.db"
         slates = _merge(dest, Slates.TABLE, _counted(_slates(slates_path, before_us), counts, 1), erased, dropped)
         items = _items(home, dest, log)
+        _users(home, dest, log)
         log.remember(EXPORTED, str(last))
     finally:
         log.close()
@@ -226,15 +229,43 @@ def _carry(old: pa.Table, changed: pa.Table) -> pa.Table:
     return changed
 
 
-def _served_items(home: Path, log: EventLog) -> list[ItemRow]:
+def _users(home: Path, dest: Path, log: EventLog) -> None:
+    """Add who refused consent, by the model that served, to what DEST says of its users; what it says stays."""
+    directory = _model_dir(home, log)
+    path = directory / "manifest.json" if directory else None
+    told = json.loads(path.read_text(encoding="utf-8")) if path and path.exists() else {}
+    refused = frozenset(told.get("no_consent_hashes", ()))
+    if not refused:
+        return
+    sql = "SELECT DISTINCT user_id FROM {} WHERE user_id IS NOT NULL"
+    seen = [*log.store.read(sql.format("events")), *log.slates.read(sql.format("slates"))]
+    mine = {user for (user,) in seen if hashlib.sha256(user.encode()).hexdigest() in refused}
+    old = read_table(dest, Users.TABLE) if table_files(dest, Users.TABLE) else None
+    new = sorted(mine - set(old[Users.USER_ID].to_pylist() if old is not None else ()))
+    if new:
+        rows = [{Users.USER_ID: user, Users.PERSONALIZATION_CONSENT: False} for user in new]
+        with TableWriter(dest, Users.TABLE) as writer:
+            for table in (old, pa.Table.from_pylist(rows, schema=arrow_schema(Users.COLUMNS))):
+                if table is not None:
+                    writer.write(table)
+            writer.close()
+
+
+def _model_dir(home: Path, log: EventLog) -> Path | None:
+    """Where the model that serves, or served last, lies."""
     try:
         directory = Path(json.loads((home / CHAMPION).read_text())["model_dir"])
     except (OSError, ValueError, KeyError):
         told = log.fact("model_dir")
         if told is None:
-            return []
+            return None
         directory = Path(told)
-    items = HomepageModel.load(directory if directory.is_absolute() else home / directory).items
+    return directory if directory.is_absolute() else home / directory
+
+
+def _served_items(home: Path, log: EventLog) -> list[ItemRow]:
+    directory = _model_dir(home, log)
+    items = HomepageModel.load(directory).items if directory else ItemTable.from_rows([])
     return [items.row(at) for at in range(len(items))]
 
 
