@@ -59,8 +59,11 @@ def hand_over(name: str) -> int | None:
 
 def serve(listening: socket.socket) -> None:
     """Run one stage after the other for whoever connects, until the run has ended."""
+    import torch
+
     from flows.stages.stage import PARENT, run_and_exit
 
+    torch.use_deterministic_algorithms(True)  # imports torch's compiler, which takes longer than many a stage
     gc.freeze()  # what is imported stays; a fork's collector need not touch, and so copy, its pages
     run = Path(f"/proc/{os.environ[PARENT]}")
     while run.exists():

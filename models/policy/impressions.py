@@ -210,6 +210,8 @@ def impressions(
         states = (people.state(pages[at].user_id, pages[at].session_id, pages[at].served_us) for at in mine)
         return [_features(state, knowledge, pages[at]) for state, at in zip(states, mine, strict=True)]
 
+    if pages and log.shown is not None:
+        log.shown.liking(items, pages[-1].day_us)  # here, as every worker would learn anew what shoppers have in common
     x: list[Floats32] = []
     for number, found in enumerate(spread(of_day, sorted(days.items()), workers), 1):
         x += found
