@@ -22,7 +22,7 @@ from models.ope.log import Bools, Ints, SlotLog
 ERROR = 1e-3  # chance of naming a fault in a sound log, for each kind
 LEAST = 200  # slots at a position (or of an item) before it is judged
 TINY, ALONE = 1e-4, 20.0
-BLOCK, OFTEN = 500, 0.15  # pages; share of greedy slots from which too few of them are a fault
+LIKELY = 0.02  # an explored slot below it says nothing of how likely the greedy item was
 HEAVY = 0.01  # of the sum that a sound log has: more in one value says little of the mean
 REPEATED, BOT_SHARE, BOT_CLICK, BOT_SLOTS = 1e-3, 0.01, 0.5, 100
 
@@ -115,18 +115,15 @@ def _clipped(log: SlotLog) -> Fault | None:
 def _greedy(log: SlotLog) -> Fault | None:
     if not log.explored_N.any():
         return None
-    # Where greed is rare its few huge values may just not have come: there only too much of it is a fault.
-    cell_N = (log.page_N // BLOCK) * (int(log.position_N.max()) + 1) + log.position_N
-    _, at_N = np.unique(cell_N, return_inverse=True)
-    often_N = (np.bincount(at_N, ~log.explored_N) / np.bincount(at_N))[at_N] >= OFTEN
-    off = _off_one(log.position_N, np.where(log.explored_N, 0.0, 1.0 / log.propensity_N), often_N)
+    share_N = np.where(log.explored_N, 0.0, 1.0 / log.propensity_N)
+    off = _off_one(log.position_N, share_N, below=False) or _too_rarely(log)
     if off is None:
         return None
     position, mean = off
     return Fault(
         "wrong propensities",
-        f"at position {position} the greedy item's share over its propensity is {mean:.3f} instead of 1: "
-        "the page was re-ranked or changed after it was drawn",
+        f"at position {position} the greedy item's share over its propensity is {mean:.3f} instead of 1: the page "
+        "was re-ranked or changed after it was drawn, or `explored` is not what the contract says",
     )
 
 
@@ -142,13 +139,32 @@ def _weights(log: SlotLog, weight_N: Floats) -> Fault | None:
     )
 
 
-def _off_one(position_N: Ints, value_N: Floats, below_N: Bools | None = None) -> tuple[int, float] | None:
+def _too_rarely(log: SlotLog) -> tuple[int, float] | None:
+    """The position at which greed shows too rarely beyond chance, and its share there over its propensity.
+
+    Where greed is rare (a random page, half of a log by another policy) few huge values may just not have come, and the
+    spread of those that came says nothing of it. But the greedy item is the likeliest: what was shown instead of it
+    bounds the variance, and a slot where that was less likely than `LIKELY` counts as its expectation.
+    """
+    known_N = ~log.explored_N | (log.propensity_N >= LIKELY)
+    share_N = np.where(log.explored_N, np.where(known_N, 0.0, 1.0), 1.0 / log.propensity_N)
+    variance_N = np.where(known_N, 1.0 / log.propensity_N - 1.0, 0.0)
+    places = np.unique(log.position_N)
+    limit = float(-ndtri(ERROR / (places.size + 1)))
+    for place in (0, *places.tolist()):
+        here_N = np.ones(share_N.size, np.bool_) if place == 0 else log.position_N == place
+        n, mean = int(here_N.sum()), float(share_N[here_N].mean())
+        if n >= LEAST and mean < 0.98 and (1.0 - mean) * n > limit * float(np.sqrt(variance_N[here_N].sum())):
+            return int(place), mean
+    return None
+
+
+def _off_one(position_N: Ints, value_N: Floats, below: bool = True) -> tuple[int, float] | None:
     """The position whose mean is off 1 beyond chance, all positions together being the first (0).
 
-    Above 1 by betting, which no rare large value can fool; below 1 only among `below_N`, and only where no value weighs
-    so much that the missing ones may just not have come yet.
+    Above 1 by betting, which no rare large value can fool; `below` 1 only where no value weighs so much that the
+    missing ones may just not have come yet.
     """
-    below_N = np.ones(value_N.size, np.bool_) if below_N is None else below_N
     places = np.unique(position_N)
     error = ERROR / (places.size + 1)
     limit = float(-ndtri(error))
@@ -157,9 +173,8 @@ def _off_one(position_N: Ints, value_N: Floats, below_N: Bools | None = None) ->
         mean, z = _mean_and_z(value_N[here_N])
         if mean > 1.02 and z > limit and log_capital(value_N[here_N], 1.0) > -np.log(error):
             return int(place), mean
-        some_N = value_N[here_N & below_N]
-        mean, z = _mean_and_z(some_N)
-        if mean < 0.98 and z < -limit and float(some_N.max()) <= HEAVY * some_N.size:
+        heaviest = float(value_N[here_N].max(initial=0.0))
+        if below and mean < 0.98 and z < -limit and heaviest <= HEAVY * here_N.sum():
             return int(place), mean
     return None
 

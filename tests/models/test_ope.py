@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from benchmarks.ope import BROKEN, FAULTS, coverage, gate, order_gate, spoilt
 from features.errors import UsageError
-from models.ope import Rounds, SlotLog, assay, compare, estimate, judge, looks, lower_bound
+from models.ope import Rounds, SlotLog, assay, compare, estimate, faults, judge, looks, lower_bound
 from models.ope.assay import followed, without
 from models.ope.estimators import ESTIMATORS
 from models.ope.regression import RewardModel
@@ -66,6 +66,52 @@ def test_a_planted_fault_is_refused_with_its_reason(kind: str) -> None:
     named = {"re-rank after sampling": "wrong propensities", "rules swap after sampling": "wrong propensities"}
     assert told.verdict == "refuse"
     assert named.get(kind, kind.replace("1e-6 ", "")) in {fault.name for fault in told.faults}
+
+
+def drawn_pages(rate_RI: np.ndarray, slots: int, seed: int) -> SlotLog:
+    """Sound pages, slot by slot from what is left, each page by its own rates."""
+    rng = np.random.default_rng(seed)
+    (pages, items), rows = rate_RI.shape, np.arange(len(rate_RI))
+    left_RI, columns = rate_RI.astype(float).copy(), []
+    for _ in range(slots):
+        p_RI = left_RI / left_RI.sum(axis=1, keepdims=True)
+        item_R = (p_RI.cumsum(axis=1) < rng.random(pages)[:, None]).sum(axis=1).clip(max=items - 1)
+        columns.append((item_R, p_RI[rows, item_R], item_R != p_RI.argmax(axis=1)))
+        left_RI[rows, item_R] = 0.0
+    item_RK, p_RK, explored_RK = (np.stack(part, axis=1).ravel() for part in zip(*columns, strict=True))
+    ids = tuple(f"r{page}" for page in range(pages))
+    return SlotLog(
+        np.repeat(rows, slots), np.tile(np.arange(1, slots + 1), pages), item_RK, p_RK, explored_RK,
+        np.zeros(pages * slots), np.repeat(rows, slots), ids, tuple(f"i{item}" for item in range(items)), ids, 0, 0,
+    )  # fmt: skip
+
+
+def mixed_rates(random: int, sure: int, items: int = 300, falls: float = 0.1) -> np.ndarray:
+    """(R, I) a random page for some, hardly any other than the best items for others."""
+    rank_I = np.arange(items)
+    return np.concatenate([np.tile(1.0 + 1e-9 * rank_I[::-1], (random, 1)), np.tile(falls**rank_I + 2e-5, (sure, 1))])
+
+
+@pytest.mark.parametrize("items", [40, 300])
+@pytest.mark.parametrize("random", [100, 700, 2_340])
+def test_a_random_page_before_a_sure_one_is_no_fault(random: int, items: int) -> None:
+    """The greedy item of a random page hardly ever comes: its few huge values are missing by chance."""
+    for seed in range(20):
+        assert faults(drawn_pages(mixed_rates(random, 1_500, items), 8, seed)) == []
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 1.0])
+def test_pages_sorted_anew_after_the_draw_are_a_fault(share: float) -> None:
+    log = drawn_pages(mixed_rates(0, 3_000, falls=0.4), 8, 0)
+    order, rng = np.arange(log.page_N.size).reshape(-1, 8), np.random.default_rng(1)
+    for page in order[: int(share * len(order))]:
+        rng.shuffle(page)
+    moved = order.ravel()
+    log = replace(
+        log, item_N=log.item_N[moved], propensity_N=log.propensity_N[moved],
+        explored_N=log.explored_N[moved] | (moved != np.arange(moved.size)),
+    )  # fmt: skip
+    assert [fault.name for fault in faults(log)] == ["wrong propensities"]
 
 
 LOOK_S = np.concatenate([[1.0], 0.85 ** np.arange(8)])  # by position, from 1
