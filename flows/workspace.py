@@ -100,6 +100,8 @@ def bring_champion(run_dir: Path, place: Path) -> None:
     model = json.loads((run_dir / "model" / "manifest.json").read_text())
     if "trained_until" in model:  # how old its data is decides whether the challenger's may be old
         told["trained_until"] = model["trained_until"]
+    policy = run_dir / "policy.json"
+    told["page_policy"] = policy.exists() and json.loads(policy.read_text())["learned"]
     (place / "champion.json").write_text(json.dumps(told, sort_keys=True) + "\n")
     profile = json.loads((run_dir / "validation.json").read_text())["profile"]
     (place / "profile.json").write_text(json.dumps(profile, sort_keys=True) + "\n")

@@ -68,6 +68,7 @@ class Evidence:
     proof: Mapping[str, Any] | None = None  # off-policy judgement of the learned page policy, where there is one
     against: Mapping[str, Any] | None = None  # the same by the order of what was shown, against the rival's
     rival: str = CHAMPION  # one of ORDERS
+    policy_lost: str = ""  # why there is no page policy to prove where the champion has a proven one
     newer_than_champion: bool = False  # the newest event is later than the champion's; False also where nobody knows
 
 
@@ -154,6 +155,9 @@ def judge(evidence: Evidence, params: GateParams) -> Verdict:
         checks.append(_rival(evidence, params))
     if evidence.champion is not None and "champion" not in evidence.values:
         checks.append(Check("champion can be scored", "yes", evidence.champion_note, CANNOT_TELL))
+    if evidence.policy_lost:  # lists of next visits do not say what a page without it would earn
+        rule, limit = "page policy, as the champion has one", "learned and proved off-policy"
+        checks.append(Check(rule, limit, f"none was learned: {evidence.policy_lost}", CANNOT_TELL))
     checks += [_segment(evidence, name, mask_N, params) for name, mask_N in evidence.segments.items()]
     if evidence.proof is not None:
         checks = [

@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from flows.paths import Artifacts, Home
-from flows.report import charts, words
+from flows.report import charts, policy, words
 from flows.report.facts import CHALLENGER, DECIDING, METRIC_ORDER, Json, RunFacts, collect, passed
 
 __all__ = ["RunFacts", "summary_lines", "write_report"]
@@ -56,7 +56,7 @@ def summary_lines(artifacts: Artifacts, run: RunFacts) -> list[str]:
         f"verdict   {facts['words']['verdict']}",
         f"          {facts['words']['scores']}",
         *(f"          - {reason}" for reason in facts["verdict"]["reasons"]),
-        *(f"          {sentence}" for sentence in facts["words"]["against"]),
+        *(f"          {sentence}" for sentence in [*facts["words"]["against"], *policy.unlearned(facts)]),
         f"report    {_place(run.run)} (homeranker report {run.run} opens it)",
         f"bento     {content['bento']}",
         f"next      {_next(facts)}",

@@ -30,6 +30,14 @@ def rival(learned: Json) -> str:
     return str(learned.get("rival", CHAMPION))
 
 
+def unlearned(facts: Json) -> list[str]:
+    """For the terminal: why the log's slates taught no page policy; nothing where they did, or where there are none."""
+    policy = facts["policy"]
+    if policy["learned"]["learned"] or not policy["slates"]:
+        return []
+    return [f"No page policy was learned: {policy['learned']['why']}"]
+
+
 def sentences(facts: Json) -> list[str]:
     """All of them, in the order of the page."""
     policy, told = facts["policy"], []

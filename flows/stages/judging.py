@@ -51,6 +51,7 @@ def evaluate() -> None:
         "champion": None if about is None else about["version"],
         "champion_note": note,
         "newer_than_champion": newer_than(about, times.end_us),
+        "policy_lost": _policy_lost(about),
     }
     load.write_json(A.evaluation / "evidence.json", evidence)
     load.write_json(A.evaluation / "segments.json", {name: mask.astype(int).tolist() for name, mask in masks.items()})
@@ -63,6 +64,13 @@ def _age(end_us: int) -> float:
 
     now = _end_of_day(load.params().data.as_of)
     return 0.0 if now is None else round(max(0.0, now.timestamp() * 1e6 - end_us) / DAY_US, 3)
+
+
+def _policy_lost(champion: dict[str, Any] | None) -> str:
+    """Why a log with slates taught no page policy, where the champion has one; empty otherwise."""
+    learned = load.read_json(A.policy / "policy.json")
+    had = champion is not None and champion.get("page_policy", False)
+    return str(learned["why"]) if had and not learned["learned"] and learned["pages"] is not None else ""
 
 
 def newer_than(champion: dict[str, Any] | None, end_us: int) -> bool:

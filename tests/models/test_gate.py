@@ -246,6 +246,14 @@ def test_a_first_policy_may_be_surely_better_in_the_order_that_was_served(
     assert any("the one it was served in" in check.rule for check in verdict.checks)
 
 
+def test_better_lists_do_not_replace_a_proven_page_policy() -> None:
+    better = evidence(champion=users(0.3, 2))
+    assert judge(better, PARAMS).verdict == PASS
+    verdict = judge(replace(better, policy_lost="wrong propensities: at position 1"), PARAMS)
+    assert verdict.verdict == CANNOT_TELL
+    assert [reason for reason in verdict.reasons if "none was learned: wrong propensities" in reason]
+
+
 def test_a_log_with_a_fault_proves_nothing_against_anybody() -> None:
     for verdict, fault in ((REFUSE, "wrong propensities"), (CANNOT_TELL, "clicks follow no model's scores")):
         told = replace(evidence(), proof=proof(verdict, fault), against=proof(PASS))
