@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from benchmarks.ranker_table import PLACES, Row, export, table_of
+from benchmarks.ranker_table import PLACES, Row, export, export_figures, table_of
 from features.cleaning import clean
-from features.errors import UsageError
+from features.errors import SourceError, UsageError
 from features.importers import import_data
 from features.schema import Events, Items
-from features.tables import table_files
+from features.tables import open_parquet, table_files
 from models import recipe, sequence
 from models.encoders import ENCODERS
 from models.evaluation import Floats, Slice, Top, lists_of, tops
@@ -45,6 +45,8 @@ MODELS = (*YARDSTICKS, *ENCODERS, "lightgbm", SHIPPED)
 
 def read(data: Path) -> tuple[ItemTable, ActionLog]:
     """Clean tables of a directory, or of an Online Retail file."""
+    if data.is_file() and {"user", "item", "pos", "ts"} <= set(open_parquet(data).schema_arrow.names):
+        raise SourceError(f"{data}: its form is that of --protocol loo and time; next-basket takes canonical tables")
     with tempfile.TemporaryDirectory(prefix="homeranker-bench-") as name:
         raw, cleaned = Path(name) / "tables", Path(name) / "clean"
         if data.is_dir():
@@ -113,7 +115,13 @@ def run(args: argparse.Namespace) -> None:
     table, log = read(args.data)
     cut_us = int(dt.datetime.combine(args.cut, dt.time(), dt.UTC).timestamp() * 1e6) + DAY_US
     if not log.time_us[0] < cut_us < log.time_us[-1]:
-        raise UsageError(f"--cut {args.cut} leaves no rows on one side")
+        first, last = (dt.datetime.fromtimestamp(at / 1e6, dt.UTC).date() for at in (log.time_us[0], log.time_us[-1]))
+        raise UsageError(f"--cut {args.cut} leaves no rows on one side; the data runs from {first} to {last}")
+    if 2 * cut_us - int(log.time_us[-1]) <= log.time_us[0]:
+        raise UsageError(
+            f"--cut {args.cut}: models are tuned on as many days before the cut as follow it, and nothing lies before"
+            " those; choose a later cut"
+        )
     model, trees, seconds = fit(log, table, cut_us, args.seed)
     held = Slice.of(log, cut_us, int(log.time_us[-1]) + 1, states_from_log(log))
     named = tops(model, trees)  # type: ignore[arg-type]
@@ -129,5 +137,8 @@ def run(args: argparse.Namespace) -> None:
         rows.append(Row(name, values, coverage(item_NK, len(table)), *cost, peak))
         print(f"{name}: NDCG@10 {values['NDCG@10'].mean():.4f}", file=sys.stderr, flush=True)
         if args.export_topk:
-            export(args.export_topk / f"{name}.parquet", np.array(held.users), item_NK)
+            users_N, item_ids = np.array(log.user_ids)[held.users], np.array(table.item_ids)
+            export(args.export_topk / f"{name}.parquet", users_N, item_NK, item_ids)
+    if args.export_topk:
+        export_figures(args.export_topk / "figures.json", rows)
     print(table_of(rows))

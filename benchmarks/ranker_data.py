@@ -26,6 +26,7 @@ from models.interactions import Interactions, Ints
 SLICE_SHARES = (0.1, 0.2, 0.35, 0.5)  # of the rows before the cut: the first that asks about enough users
 ENOUGH_USERS = 300
 LATEST_S = 1 << 34  # a later time is in milliseconds
+LEAST_ITEMS = 3
 LEAST_REPEATS = 0.01  # of the slice's targets that are own items, to let own items stand in lists
 
 
@@ -72,6 +73,8 @@ class Task:
 
 def read_table(path: Path) -> Table:
     """Any Parquet file with integer columns user, item, pos, ts (Unix seconds)."""
+    if path.is_dir():
+        raise SourceError(f"{path}: a directory, which --protocol next-basket takes; this one wants a Parquet file")
     if not path.is_file():
         raise SourceError(f"{path}: no such file; --data needs a Parquet file with user, item, pos, ts")
     try:
@@ -82,8 +85,10 @@ def read_table(path: Path) -> Table:
         raise SchemaError(f"{path}: no column {', '.join(lacking)}; it has {', '.join(names)}")
     table = pq.read_table(path, columns=["user", "item", "pos", "ts"])
     columns = [table[name].to_numpy() for name in ("user", "item", "pos", "ts")]
-    if not all(np.issubdtype(column.dtype, np.integer) for column in columns):
-        raise SchemaError(f"{path}: user, item, pos and ts must be integers without nulls")
+    for name, column in zip(("user", "item", "pos", "ts"), columns, strict=True):
+        if not np.issubdtype(column.dtype, np.integer):  # numpy makes floats of integers with nulls
+            nulls = f" with {table[name].null_count:,} nulls" if table[name].null_count else ""
+            raise SchemaError(f"{path}: {name} must be integers without nulls; it is {table[name].type}{nulls}")
     user, item, pos, ts = (column.astype(np.int64) for column in columns)
     if not user.size:
         raise SchemaError(f"{path}: no rows")
@@ -121,17 +126,23 @@ def by_time(table: Table, end_s: int, until_s: int | None = None, mask_seen: boo
 
 def repeats(task: Task) -> float:
     """Share of the targets that stand in their user's history."""
+    if not len(task.asked):
+        return 0.0
     held = task.asked.matrix(np.ones(task.asked.item_R.size))
     owned = np.asarray(held[np.arange(len(task.asked)), task.target_N]).ravel() > 0
-    return float(owned.mean()) if owned.size else 0.0
+    return float(owned.mean())
 
 
 def tasks(table: Table, protocol: str, cut: dt.date | None) -> tuple[Task, Task]:
     """(the slice to tune on, the task to be judged on); UsageError where nobody can be asked."""
+    if table.n_items < LEAST_ITEMS:
+        raise UsageError(f"the data holds {table.n_items} items; with fewer than {LEAST_ITEMS} nothing is to be ranked")
     if protocol == "loo":
         tuning, task = leave_out(table, 1), leave_out(table, 0)
         if not len(task.asked):
             raise UsageError("--protocol loo: no user has two rows, so there is no history to ask about")
+        if not len(tuning.asked):
+            raise UsageError("--protocol loo: no user has three rows, and the last but one is what models are tuned on")
         return tuning, task
     if cut is None:
         raise UsageError("--protocol time needs --cut YYYY-MM-DD, the last day of training")
@@ -139,7 +150,7 @@ def tasks(table: Table, protocol: str, cut: dt.date | None) -> tuple[Task, Task]
     early = table.ts < end_s
     if early.sum() < 10 or early.all():
         days = [dt.datetime.fromtimestamp(int(at), dt.UTC).date() for at in (table.ts.min(), table.ts.max())]
-        rows = f"{early.sum()} rows up to it and {(~early).sum()} after it"
+        rows = f"{early.sum()} rows up to it (10 are wanted) and {(~early).sum()} after it"
         raise UsageError(f"--cut {cut}: {rows}; the data runs from {days[0]} to {days[1]}")
     task = by_time(table, end_s)
     if not len(task.asked):

@@ -23,6 +23,8 @@ from benchmarks.ranker_data import Task
 from models.interactions import Floats, Floats32, Interactions, Ints, chunks
 from models.metrics import estimate
 
+Ids = Ints | npt.NDArray[np.str_]
+
 PLACES = 10
 METRICS: dict[str, Callable[[Ints], Floats]] = {
     "Recall@5": lambda rank_N: (rank_N <= 5).astype(float),
@@ -148,8 +150,8 @@ def table_of(rows: list[Row], yardstick: str = "counting") -> str:
     return "\n".join(lines)
 
 
-def export(path: Path, users_N: Ints, item_NK: Ints, item_ids: Ints | None = None) -> None:
-    """The lists as user, item, rank (from 1); -1 is no item. `item_ids`: the file's own number of each item."""
+def export(path: Path, users_N: Ids, item_NK: Ints, item_ids: Ids | None = None) -> None:
+    """The lists as user, item, rank (from 1); -1 is no item. `item_ids`: the file's own name of each item."""
     n, k = item_NK.shape
     held = item_NK.ravel() >= 0
     item = item_NK.ravel()[held]
@@ -159,7 +161,7 @@ def export(path: Path, users_N: Ints, item_NK: Ints, item_ids: Ints | None = Non
         "rank": np.tile(np.arange(1, k + 1), n)[held],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({name: pa.array(values, pa.int64()) for name, values in columns.items()}), path)
+    pq.write_table(pa.table({name: pa.array(values) for name, values in columns.items()}), path)
 
 
 def export_figures(path: Path, rows: list[Row]) -> None:

@@ -133,6 +133,8 @@ def _named(score_BI: Floats32, depth: int) -> list[Ints]:
 
 def _within(value_N: npt.NDArray[np.floating], user_N: Ints) -> tuple[Floats, Floats]:
     """(N,) distance to the user's best candidate in shares of its spread, and log of the place."""
+    if not value_N.size:
+        return np.empty(0), np.empty(0)
     value_N = np.where(np.isfinite(value_N), value_N, np.nanmin(np.where(np.isfinite(value_N), value_N, np.nan)))
     order = np.lexsort((-value_N, user_N))
     starts = np.flatnonzero(np.append(True, np.diff(user_N) != 0))
@@ -171,10 +173,15 @@ class FusionModel:
         found, fallback_BI = self.sources.candidates(asked, self.params.depth, self.mask_seen)
         finite = np.where(np.isfinite(fallback_BI), fallback_BI, 0.0)
         scores = (finite / max(float(np.abs(finite).max()), 1e-9) - 1e6).astype(np.float32)
-        told_N = np.asarray(self.trees.predict(found.x_NF, num_threads=torch.get_num_threads()))
+        told_N = _told(self.trees, found.x_NF)
         told_N += self.cold_lift * (self.sources.clock.total_I[found.item_N] == 0)
         scores[found.user_N, found.item_N] = told_N.astype(np.float32)
         return scores
+
+
+def _told(trees: lightgbm.Booster, x_NF: Floats32) -> Floats:
+    """(N,) scores; none where nobody has a candidate."""
+    return np.asarray(trees.predict(x_NF, num_threads=torch.get_num_threads())) if len(x_NF) else np.empty(0)
 
 
 def labelled(
@@ -248,7 +255,7 @@ def lifted_ranks(model: FusionModel, asked: Interactions, target_B: Ints, lifts:
     ranks: list[list[Ints]] = [[] for _ in lifts]
     for at in chunks(len(asked), asked.n_items):
         found, _ = model.sources.candidates(asked.users(at), model.params.depth, model.mask_seen)
-        told_N = np.asarray(model.trees.predict(found.x_NF, num_threads=torch.get_num_threads()))
+        told_N = _told(model.trees, found.x_NF)
         cold_N = model.sources.clock.total_I[found.item_N] == 0
         hit = np.flatnonzero(found.item_N == target_B[at][found.user_N])
         for place, lift in enumerate(lifts):

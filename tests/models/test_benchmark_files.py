@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks import ranker_basket
 from benchmarks.ranker_data import Table, leave_out, read_attributes, read_table, repeats, tasks
 from benchmarks.ranker_models import Job, lightgbm
 from benchmarks.ranker_table import export, rank_all
@@ -40,8 +41,8 @@ def table(days: list[int], users: int = 40, items: int = 25, length: int = 4, se
     [
         ({"user": [1, 1], "item": [1, 2], "pos": [0, 0], "ts": [1, 2]}, "user 1 has two rows with one pos"),
         ({"user": [1], "item": [1], "pos": [0], "ts": [1_600_000_000_000]}, "Unix seconds.*milliseconds"),
-        ({"user": [1], "item": [1.5], "pos": [0], "ts": [1]}, "must be integers without nulls"),
-        ({"user": [1, None], "item": [1, 2], "pos": [0, 1], "ts": [1, 2]}, "must be integers without nulls"),
+        ({"user": [1], "item": [1.5], "pos": [0], "ts": [1]}, "item must be integers without nulls; it is double"),
+        ({"user": [1, None], "item": [1, 2], "pos": [0, 1], "ts": [1, 2]}, "user must be .*; it is int64 with 1 nulls"),
         ({"user": pa.array([], pa.int64()), "item": pa.array([], pa.int64()), "pos": pa.array([], pa.int64()),
           "ts": pa.array([], pa.int64())}, "no rows"),
     ],
@@ -60,6 +61,25 @@ def test_a_cut_that_leaves_nobody_is_told_with_the_days_that_there_are() -> None
         tasks(alone, "time", FIRST)
     with pytest.raises(UsageError, match="no user has two rows"):
         tasks(alone, "loo", None)
+    with pytest.raises(UsageError, match="no user has three rows"):
+        tasks(table([0, 5], length=2), "loo", None)
+    with pytest.raises(UsageError, match="holds 2 items; with fewer than 3"):
+        tasks(table([0, 5], items=2), "loo", None)
+
+
+def test_who_has_no_candidate_is_told_popular_things() -> None:
+    for items in (3, 4):  # the lowest score of a source names nobody, nor do ties with its bound
+        tuning, task = tasks(table(list(range(9)), users=200, items=items), "loo", None)
+        model = lightgbm(Job(tuning, task.train, None, 0))
+        assert np.isfinite(model.scores(task.asked)).any(axis=1).all()
+
+
+def test_the_protocol_says_which_form_it_wants(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="a directory, which --protocol next-basket takes"):
+        read_table(tmp_path)
+    path = write(tmp_path / "x.parquet", user=[1], item=[1], pos=[0], ts=[1])
+    with pytest.raises(SourceError, match="next-basket takes canonical tables"):
+        ranker_basket.read(path)
 
 
 def test_where_one_day_is_all_there_is_before_the_cut_each_users_last_row_tunes() -> None:
