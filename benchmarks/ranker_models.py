@@ -30,7 +30,7 @@ COLD_PRICE = 0.05  # share of NDCG@10 that may be paid for cold items: a choice 
 COLD_LIFTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 LEAST_LISTS = 30  # with a wanted candidate, to learn trees from
 LEAST_COLD = 0.01  # of the slice's targets, to look at cold items at all
-HALF_LIVES = (7.0, 14.0, 30.0, 60.0, 90.0, 180.0, 360.0)
+HALF_LIVES = (0.25, 0.5, 1.0, 2.0, 4.0, 7.0, 14.0, 30.0, 60.0, 90.0, 180.0, 360.0)
 
 
 @dataclass(frozen=True)

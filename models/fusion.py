@@ -111,6 +111,8 @@ class Sources:
         columns |= self.clock.features(item_N, asked.as_of_U[user_N])
         columns |= {name: value_I[item_N] for name, value_I in self.item_I.items()}
         columns |= _user_features(asked, user_N, self.clock)
+        if not mask_seen:
+            columns |= _own_features(asked, user_N, item_N)
         x_NF = np.stack([column.astype(np.float32) for column in columns.values()], axis=1)
         if mask_seen:  # a list may be forced to hold own items where little else scores
             own = asked.matrix(np.ones(asked.item_R.size))[user_N, item_N]
@@ -145,6 +147,24 @@ def _within(value_N: npt.NDArray[np.floating], user_N: Ints) -> tuple[Floats, Fl
     top = np.repeat(np.maximum.reduceat(value_N, starts), size)
     low = np.repeat(np.minimum.reduceat(value_N, starts), size)
     return (top - value_N) / np.maximum(top - low, 1e-9), np.log1p(place)
+
+
+def _own_features(asked: Interactions, user_N: Ints, item_N: Ints) -> dict[str, Floats]:
+    """Of what the user took before: how often, days since, the usual days between, and whether it is due."""
+    key_R = asked.owner_R * asked.n_items + asked.item_R
+    order = np.lexsort((asked.ts_R, key_R))
+    key_R, day_R = key_R[order], asked.ts_R[order] / DAY_S
+    start = np.flatnonzero(np.append(True, np.diff(key_R) != 0))
+    end = np.append(start[1:], key_R.size)
+    wanted_N = user_N * asked.n_items + item_N
+    at_N = np.searchsorted(key_R[start], wanted_N).clip(max=start.size - 1)
+    held_N = key_R[start][at_N] == wanted_N
+    times_N = np.where(held_N, (end - start)[at_N], 0)
+    ago_N = np.where(held_N, asked.as_of_U[user_N] / DAY_S - day_R[end - 1][at_N], NEVER)
+    span_N = (day_R[end - 1] - day_R[start])[at_N]
+    gap_N = np.where(times_N > 1, span_N / np.maximum(times_N - 1, 1), NEVER)
+    due_N = np.where(times_N > 1, (ago_N + 1.0) / (gap_N + 1.0), -1.0)
+    return {"own_times": times_N.astype(np.float64), "own_ago": ago_N, "own_gap": gap_N, "own_due": due_N}
 
 
 def _user_features(asked: Interactions, user_N: Ints, clock: Clock) -> dict[str, Floats]:

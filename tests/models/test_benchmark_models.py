@@ -15,7 +15,7 @@ from models.baselines import ItemKnn, OwnCounts, Popular, recent_counts
 from models.cold import AttributeTransitions, ColdOnly, ContentModel
 from models.encoders import ENCODERS
 from models.fusion import Clock, FusionModel, FusionParams, Sources, fit_trees, labelled
-from models.interactions import Interactions
+from models.interactions import DAY_S, Interactions
 from models.next_item import LOSSES, Batches, NextItemNet, NextItemParams, loss_of, train
 from models.training import LoopParams
 from models.transitions import TransitionModel, TransitionParams, climb, directed
@@ -249,3 +249,15 @@ def test_a_coordinate_search_finds_the_top_and_keeps_what_ties() -> None:
     )
     assert (best.decay, best.cosine) == (0.9, TransitionParams().cosine)
     assert value == 0.0
+
+
+def test_the_trees_are_told_what_is_due() -> None:
+    """User 0 took item 1 every ten days, last five days ago, and item 2 once."""
+    days = np.array([0, 10, 20, 12], dtype=np.int64)
+    rows = Interactions.of_rows(np.zeros(4, np.int64), np.array([1, 1, 1, 2]), days * DAY_S, 4, 25 * DAY_S)
+    own = OwnCounts(rows.counts_I())
+    found, _ = Sources({"own": own}, Clock.fit(rows)).candidates(rows, 3, False)
+    told = {name: found.x_NF[:, at] for at, name in enumerate(found.names)}
+    at = {int(item): row for row, item in enumerate(found.item_N)}
+    assert [told[name][at[1]] for name in ("own_times", "own_ago", "own_gap")] == [3, 5, 10]
+    assert told["own_due"][at[1]] == pytest.approx(6 / 11) and told["own_due"][at[2]] == -1
