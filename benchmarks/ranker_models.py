@@ -199,13 +199,26 @@ def fused(job: Job, nets: tuple[Retriever, Retriever] | tuple[None, None]) -> Re
     early = sources(job.tuning.train, job, mix, nets[0], cold)
     trees = learned(early, job.tuning, params)
     if trees is None:
-        _note(f"fewer than {LEAST_LISTS} users of the slice took a candidate: too few to learn trees; counting instead")
-        return TransitionModel.fit(job.train, mix)
+        _note(f"fewer than {LEAST_LISTS} users of the slice took a candidate: too few to learn trees from")
+        return _without_trees(job, mix)
     gains = sorted(zip(trees.feature_importance("gain"), trees.feature_name(), strict=True), reverse=True)
     _note(f"{trees.num_trees()} trees; {[(name, round(gain)) for gain, name in gains[:12]]}")
     lift = cold_lift(job, early, params) if cold is not None else 0.0
     late = sources(job.train, job, mix, nets[1], cold)
     return FusionModel(late, trees, params, job.tuning.mask_seen, lift)
+
+
+def _without_trees(job: Job, mix: TransitionParams) -> Retriever:
+    """What the slice likes best of counting, popularity and, where people take things again, their own counts."""
+    makers: dict[str, Callable[[Interactions], Retriever]] = {
+        "counting": lambda data: TransitionModel.fit(data, mix),
+        "recently popular": lambda data: Popular(recent_counts(data, 30.0)),
+    }
+    if not job.tuning.mask_seen:
+        makers["own counts"] = lambda data: OwnCounts(data.counts_I())
+    best = max(makers, key=lambda name: job.value(makers[name](job.tuning.train)))
+    _note(f"{best} instead")
+    return makers[best](job.train)
 
 
 def lightgbm(job: Job) -> Retriever:

@@ -131,3 +131,14 @@ def test_scores_in_memory_are_bounded_whatever_the_catalogue() -> None:
 
 def test_leaving_out_asks_nobody_where_histories_are_too_short() -> None:
     assert len(leave_out(table([0], length=2), 1).asked) == 0
+
+
+def test_with_too_few_lists_for_trees_what_the_slice_likes_best_stands_in() -> None:
+    """Twenty people who each take one thing of their own, again and again."""
+    user = np.repeat(np.arange(20), 10)
+    ts = START + np.tile(np.arange(10), 20) * DAY
+    told = Table(user, user.copy(), ts, np.arange(20))
+    tuning, task = tasks(told, "time", FIRST + dt.timedelta(days=7))
+    assert len(tuning.asked) < 30 and not task.mask_seen
+    scores = lightgbm(Job(tuning, task.train, None, 0)).scores(task.asked)
+    assert (scores.argmax(axis=1) == task.target_N).all()
