@@ -127,10 +127,9 @@ def test_a_brand_new_item_gets_its_chance_and_a_sold_out_one_never(shop: ColdSho
     shop.put(range(ITEMS, ITEMS + 2), listed_at=later)
     shop.put([7], available=False)
     shop.until(lambda: shop.runtime.snapshot is not None and len(shop.runtime.snapshot.items) == ITEMS + 2)
-    shown = [shop.page(uuid.uuid4().hex)[1] for _ in range(40)]
+    shown = [shop.page(uuid.uuid4().hex)[1] for _ in range(20)]
     assert all("i7" not in items for items in shown)
-    news = sum(f"i{ITEMS}" in items or f"i{ITEMS + 1}" in items for items in shown)
-    assert news >= 12, news  # a page of random items has one of the two in 7 of 40
+    assert sum(f"i{ITEMS}" in items or f"i{ITEMS + 1}" in items for items in shown) >= 10
 
 
 def test_it_survives_a_restart_and_can_be_rolled_back(shop: ColdShop, tmp_path: Path) -> None:
