@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from benchmarks.ranker_data import COLUMNS
 from benchmarks.ranker_table import PLACES, Row, export, export_figures, table_of
 from features.cleaning import clean
 from features.errors import SourceError, UsageError
@@ -45,7 +46,7 @@ MODELS = (*YARDSTICKS, *ENCODERS, "lightgbm", SHIPPED)
 
 def read(data: Path) -> tuple[ItemTable, ActionLog]:
     """Clean tables of a directory, or of an Online Retail file."""
-    if data.is_file() and {"user", "item", "pos", "ts"} <= set(open_parquet(data).schema_arrow.names):
+    if data.is_file() and set(COLUMNS) <= set(open_parquet(data).schema_arrow.names):
         raise SourceError(f"{data}: its form is that of --protocol loo and time; next-basket takes canonical tables")
     with tempfile.TemporaryDirectory(prefix="homeranker-bench-") as name:
         raw, cleaned = Path(name) / "tables", Path(name) / "clean"

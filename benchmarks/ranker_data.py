@@ -23,6 +23,7 @@ import scipy.sparse as sp
 from features.errors import SchemaError, SourceError, UsageError
 from models.interactions import Interactions, Ints
 
+COLUMNS = ("user", "item", "pos", "ts")
 SLICE_SHARES = (0.1, 0.2, 0.35, 0.5)  # of the rows before the cut: the first that asks about enough users
 ENOUGH_USERS = 300
 LATEST_S = 1 << 34  # a later time is in milliseconds
@@ -81,11 +82,11 @@ def read_table(path: Path) -> Table:
         names = pq.read_schema(path).names
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{path}: cannot be read as Parquet ({error})") from error
-    if lacking := [name for name in ("user", "item", "pos", "ts") if name not in names]:
+    if lacking := [name for name in COLUMNS if name not in names]:
         raise SchemaError(f"{path}: no column {', '.join(lacking)}; it has {', '.join(names)}")
-    table = pq.read_table(path, columns=["user", "item", "pos", "ts"])
-    columns = [table[name].to_numpy() for name in ("user", "item", "pos", "ts")]
-    for name, column in zip(("user", "item", "pos", "ts"), columns, strict=True):
+    table = pq.read_table(path, columns=list(COLUMNS))
+    columns = [table[name].to_numpy() for name in COLUMNS]
+    for name, column in zip(COLUMNS, columns, strict=True):
         if not np.issubdtype(column.dtype, np.integer):  # numpy makes floats of integers with nulls
             nulls = f" with {table[name].null_count:,} nulls" if table[name].null_count else ""
             raise SchemaError(f"{path}: {name} must be integers without nulls; it is {table[name].type}{nulls}")

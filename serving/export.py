@@ -10,7 +10,6 @@ stands in `users`, so that a DEST without the shop's own table does not make the
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -24,10 +23,11 @@ import pyarrow.compute as pc
 
 from features.errors import StoreError
 from features.schema import Events, Items, Slates, Users, arrow_schema
-from features.tables import TableWriter, read_table, scan, table_files
+from features.tables import TableWriter, read_table, scan, table_files, write_rows
 from models.homepage import HomepageModel
 from models.items import ItemRow, ItemTable
 from models.live_signals import NAMES
+from serving import consent
 from serving.catalogue import Patch, patched
 from serving.champion import CHAMPION
 from serving.erasure import Erased
@@ -234,21 +234,18 @@ def _users(home: Path, dest: Path, log: EventLog) -> None:
     directory = _model_dir(home, log)
     path = directory / "manifest.json" if directory else None
     told = json.loads(path.read_text(encoding="utf-8")) if path and path.exists() else {}
-    refused = frozenset(told.get("no_consent_hashes", ()))
+    refused = consent.refused(told)
     if not refused:
         return
     sql = "SELECT DISTINCT user_id FROM {} WHERE user_id IS NOT NULL"
     seen = [*log.store.read(sql.format("events")), *log.slates.read(sql.format("slates"))]
-    mine = {user for (user,) in seen if hashlib.sha256(user.encode()).hexdigest() in refused}
+    mine = {user for (user,) in seen if consent.mark(user) in refused}
     old = read_table(dest, Users.TABLE) if table_files(dest, Users.TABLE) else None
     new = sorted(mine - set(old[Users.USER_ID].to_pylist() if old is not None else ()))
     if new:
         rows = [{Users.USER_ID: user, Users.PERSONALIZATION_CONSENT: False} for user in new]
-        with TableWriter(dest, Users.TABLE) as writer:
-            for table in (old, pa.Table.from_pylist(rows, schema=arrow_schema(Users.COLUMNS))):
-                if table is not None:
-                    writer.write(table)
-            writer.close()
+        added = pa.Table.from_pylist(rows, schema=arrow_schema(Users.COLUMNS))
+        write_rows(dest, Users.TABLE, [added] if old is None else [old, added])
 
 
 def _model_dir(home: Path, log: EventLog) -> Path | None:

@@ -8,7 +8,6 @@ online orders the page.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -22,6 +21,7 @@ from models.page import Composer, PageParams
 from models.policy import BoolArray, FloatArray, IntArray
 from models.policy.plackett_luce import PlackettLuce, PlackettLuceParams
 from models.rules import ItemFacts, Rules, compile_rules
+from serving import consent
 from serving.catalogue import Patch, patched
 from serving.learning import Learning
 from serving.params import ServingParams
@@ -60,7 +60,7 @@ class Snapshot:
         """False for a user who refused consent."""
         if user_id is None or not self.no_consent:
             return True
-        return hashlib.sha256(user_id.encode()).hexdigest() not in self.no_consent
+        return consent.mark(user_id) not in self.no_consent
 
 
 def composer_of(items: ItemTable, rules: Rules, params: ServingParams, now_us: int) -> Composer:
@@ -103,7 +103,7 @@ def build(
         search=SearchIndex(items.titles, items.brands, items.categories),
         rules=rules,
         params=params,
-        no_consent=frozenset(model.manifest.get("no_consent_hashes", ())),
+        no_consent=consent.refused(model.manifest),
         item_seq=max((patch.seq for patch in patches), default=0),
         made_us=now_us,
         new_after_us=new_after(items),

@@ -22,6 +22,7 @@ from flows.paths import Artifacts
 from flows.stages import load
 from models import checkpoint
 from models.homepage import utc
+from serving import consent
 from serving.package import build_bento
 
 A = Artifacts()
@@ -44,7 +45,7 @@ def package(no_consent: list[str]) -> None:
         "data": load.params().data.name,
         "verdict": verdict["verdict"],
         "metrics": {name: values["mean"] for name, values in metrics["models"]["challenger"]["metrics"].items()},
-        "no_consent_hashes": sorted(hashlib.sha256(user.encode()).hexdigest() for user in no_consent),
+        consent.REFUSED: consent.marks(no_consent),
     }
     checkpoint.write_json(model_dir / "manifest.json", told)
     model_version = checkpoint.seal(model_dir)

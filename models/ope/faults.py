@@ -149,13 +149,12 @@ def _too_rarely(log: SlotLog) -> tuple[int, float] | None:
     known_N = ~log.explored_N | (log.propensity_N >= LIKELY)
     share_N = np.where(log.explored_N, np.where(known_N, 0.0, 1.0), 1.0 / log.propensity_N)
     variance_N = np.where(known_N, 1.0 / log.propensity_N - 1.0, 0.0)
-    places = np.unique(log.position_N)
-    limit = float(-ndtri(ERROR / (places.size + 1)))
-    for place in (0, *places.tolist()):
-        here_N = np.ones(share_N.size, np.bool_) if place == 0 else log.position_N == place
+    places = _places(log.position_N)
+    limit = float(-ndtri(ERROR / len(places)))
+    for place, here_N in places:
         n, mean = int(here_N.sum()), float(share_N[here_N].mean())
         if n >= LEAST and mean < 0.98 and (1.0 - mean) * n > limit * float(np.sqrt(variance_N[here_N].sum())):
-            return int(place), mean
+            return place, mean
     return None
 
 
@@ -165,18 +164,23 @@ def _off_one(position_N: Ints, value_N: Floats, below: bool = True) -> tuple[int
     Above 1 by betting, which no rare large value can fool; `below` 1 only where no value weighs so much that the
     missing ones may just not have come yet.
     """
-    places = np.unique(position_N)
-    error = ERROR / (places.size + 1)
+    places = _places(position_N)
+    error = ERROR / len(places)
     limit = float(-ndtri(error))
-    for place in (0, *places.tolist()):
-        here_N = np.ones(value_N.size, np.bool_) if place == 0 else position_N == place
+    for place, here_N in places:
         mean, z = _mean_and_z(value_N[here_N])
         if mean > 1.02 and z > limit and log_capital(value_N[here_N], 1.0) > -np.log(error):
-            return int(place), mean
+            return place, mean
         heaviest = float(value_N[here_N].max(initial=0.0))
         if below and mean < 0.98 and z < -limit and heaviest <= HEAVY * here_N.sum():
-            return int(place), mean
+            return place, mean
     return None
+
+
+def _places(position_N: Ints) -> list[tuple[int, Bools]]:
+    """Each position with its (N,) slots; all of them together are the first (0)."""
+    own = [(place, position_N == place) for place in np.unique(position_N).tolist()]
+    return [(0, np.ones(position_N.size, np.bool_)), *own]
 
 
 def _mean_and_z(value_N: Floats) -> tuple[float, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
@@ -15,7 +14,7 @@ import pytest
 from features.schema import Users, arrow_schema
 from features.tables import read_table, write_rows
 from models import checkpoint
-from serving import answers
+from serving import answers, consent
 from serving.champion import CHAMPION
 from serving.contract import EventsRequest, HomepageRequest, format_time, now_us
 from serving.export import export_log
@@ -31,8 +30,9 @@ def told_no(model_dir: Path, tmp_path: Path) -> Path:
     directory = tmp_path / "home" / "model"
     shutil.copytree(model_dir, directory)
     manifest = json.loads((directory / "manifest.json").read_text())
-    hashes = sorted(hashlib.sha256(user.encode()).hexdigest() for user in ("no", "never-came"))
-    checkpoint.write_json(directory / "manifest.json", {**manifest, "no_consent_hashes": hashes})
+    checkpoint.write_json(
+        directory / "manifest.json", {**manifest, consent.REFUSED: consent.marks(["no", "never-came"])}
+    )
     registered = tmp_path / "home" / CHAMPION
     registered.parent.mkdir()
     registered.write_text(json.dumps({"model_dir": "model", "version": checkpoint.seal(directory)}))
