@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from models.calibration import Calibration, calibration_bins, expected_calibration_error
 from models.columns import features
-from models.examples import States, Visit, next_visits
+from models.examples import NOBODY, States, Visit, first_visits, next_visits
 from models.history import UserState
 from models.homepage import HomepageModel
 from models.log import ActionLog
@@ -35,6 +35,7 @@ Bools = npt.NDArray[np.bool_]
 
 PLACES = 10
 CALIBRATION_ROWS = 100
+MOST_STRANGERS = 2000
 Top = Callable[[UserState, int], Ints]  # (state, as of) -> items, best first
 
 
@@ -58,6 +59,12 @@ class Slice:
         users = [user for user in users if user in known]
         return cls(tuple(users), tuple(known[user] for user in users), tuple(visits[user] for user in users), cut_us)
 
+    @classmethod
+    def of_strangers(cls, log: ActionLog, cut_us: int, end_us: int, most: int = MOST_STRANGERS) -> Slice:
+        """Those of whom nothing was known before the cut, the soonest to come, and their first visits."""
+        visits = first_visits(log, cut_us, end_us, most)
+        return cls(tuple(visits), (NOBODY,) * len(visits), tuple(visits.values()), cut_us)
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -77,8 +84,10 @@ def lists_of(slice_: Slice, top: Top) -> tuple[Ints, Ints]:
     """(N, K) top items of all, and of the items that are new to the user."""
     all_NK = np.full((len(slice_.users), PLACES), NO_ITEM, dtype=np.int64)
     new_NK = all_NK.copy()
+    for_strangers: Ints | None = None  # all of them get the same
     for at, state in enumerate(slice_.states):
-        ranked = top(state, slice_.cut_us)
+        ranked = for_strangers if state is NOBODY and for_strangers is not None else top(state, slice_.cut_us)
+        for_strangers = ranked if state is NOBODY else for_strangers
         fresh = ranked[~np.isin(ranked, state.item_P)]
         all_NK[at, : min(PLACES, ranked.size)] = ranked[:PLACES]
         new_NK[at, : min(PLACES, fresh.size)] = fresh[:PLACES]

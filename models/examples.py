@@ -1,10 +1,11 @@
 """Training examples: at a cut, what a user's history was, which candidates stood there, and what came next.
 
 Choices. The label is the user's next visit after the cut: its items, weighted by what was done with them. Every second
-example lies inside that visit: its first items are revealed as the running session and the rest is to be found, so
-that the ranker learns to follow a session from real visits (on order data: from the rest of the basket) and not from
-an invented bonus. Revealed items are no candidates, nor is an item that was listed later: that it will sell is the
-future. Candidates come from retrieval alone, as in serving.
+example lies inside that visit: its first items are revealed as the running session and the rest is to be found, so that
+the ranker learns to follow a session from real visits (on order data: from the rest of the basket) and not from an
+invented bonus. Beside those who come back stand first visits, guests' among them: most pages of most shops are
+strangers', and a network that never saw an empty history says anything of it. Revealed items are no candidates, nor is
+an item that was listed later: that it will sell is the future. Candidates come from retrieval alone, as in serving.
 Shapes: N examples, K places a list, F features.
 """
 
@@ -32,6 +33,7 @@ States = Callable[[int, Sequence[int]], Mapping[int, UserState]]  # (cut, user c
 
 REVEALED = "running-session"
 GAP_US = SESSION_GAP_S * 1_000_000
+NOBODY = UserState.build(None, [], {})  # of whom nothing is known
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class ExampleParams:
     cuts: int = 6
     tune_cuts: int = 3
     max_users_per_cut: int = 2500
+    max_strangers_per_cut: int = 500
     in_session_share: float = 0.5
     max_revealed: int = 5
     seed: int = 5
@@ -64,7 +67,23 @@ def next_visits(log: ActionLog, cut_us: int, end_us: int, gap_us: int = GAP_US) 
     earlier = log.before(cut_us)
     known = np.unique(earlier.user[~earlier.is_guest])
     later = log.between(cut_us + gap_us, end_us)
-    later = later.rows(np.flatnonzero(np.isin(later.user, known)))
+    return _firsts(later.rows(np.flatnonzero(np.isin(later.user, known))))
+
+
+def first_visits(log: ActionLog, cut_us: int, end_us: int, most: int) -> dict[int, Visit]:
+    """User code -> first visit in [cut, end), for up to `most` who did nothing before the cut, guests included.
+
+    Of more, those who came soonest: what a stranger is shown stands on what the shop is about today.
+    """
+    later = log.between(cut_us, end_us)
+    later = later.rows(np.flatnonzero(~np.isin(later.user, np.unique(log.before(cut_us).user))))
+    users, first = np.unique(later.user, return_index=True)  # rows are in the order of time
+    soonest = users[np.argsort(first, kind="stable")[:most]]
+    return _firsts(later.rows(np.flatnonzero(np.isin(later.user, soonest))))
+
+
+def _firsts(later: ActionLog) -> dict[int, Visit]:
+    """User code -> the first visit in these rows."""
     order = np.lexsort((np.arange(later.user.size), later.time_us, later.user))
     user, session = later.user[order], later.session[order]
     if not user.size:
@@ -169,11 +188,11 @@ def _lists_at(
     if users.size > params.max_users_per_cut:
         users = np.sort(rng.choice(users, params.max_users_per_cut, replace=False))
     known = states(cut_us, users.tolist())
+    met = [(known[user], visits[user]) for user in users.tolist() if user in known]
+    strangers = first_visits(log, cut_us, end_us, params.max_strangers_per_cut)
+    met += [(NOBODY, visit) for visit in strangers.values()]
     examples = []
-    for user in users.tolist():
-        state, visit = known.get(user), visits[user]
-        if state is None:
-            continue
+    for state, visit in met:
         if visit.items.size >= 2 and rng.random() < params.in_session_share:
             state, visit = _inside(state, visit, knowledge.items, cut_us, rng, params)
         examples.append(_example(state, visit, knowledge, cut_us, rng, params, retrieval))

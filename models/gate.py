@@ -10,7 +10,7 @@ Shapes: N users of the gate slice.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ PROOF_DECIDES = "told, not judged: the off-policy proof decides"
 # The pages were served by the champion and what it learned since; the policy will have the like of that on top. Before
 # the first champion it is compared with all of that, and decides where the log cannot tell.
 ORDER_DECIDES = "told, not judged: the order of what was shown decides"
+NO_HISTORY = "no history: first visits"
 CHAMPION, SERVED = "champion", "served"  # whose order of what was shown a policy is compared with
 ORDERS = {CHAMPION: "the champion's", SERVED: "the one it was served in"}
 LOG_DECIDES = "told, not judged: surely better than what was served"
@@ -55,7 +56,10 @@ class GateParams:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the gate looks at. `values` holds (N,) NDCG@10 of "challenger", every yardstick and, if any, "champion"."""
+    """What the gate looks at. `values` holds (N,) NDCG@10 of "challenger", every yardstick and, if any, "champion".
+
+    `strangers` holds the same of those of whom nothing was known, where there were any.
+    """
 
     values: Mapping[str, Floats]
     segments: Mapping[str, Bools]
@@ -69,6 +73,7 @@ class Evidence:
     against: Mapping[str, Any] | None = None  # the same by the order of what was shown, against the rival's
     rival: str = CHAMPION  # one of ORDERS
     policy_lost: str = ""  # why there is no page policy to prove where the champion has a proven one
+    strangers: Mapping[str, Floats] = field(default_factory=dict)
     newer_than_champion: bool = False  # the newest event is later than the champion's; False also where nobody knows
 
 
@@ -158,7 +163,10 @@ def judge(evidence: Evidence, params: GateParams) -> Verdict:
     if evidence.policy_lost:  # lists of next visits do not say what a page without it would earn
         rule, limit = "page policy, as the champion has one", "learned and proved off-policy"
         checks.append(Check(rule, limit, f"none was learned: {evidence.policy_lost}", CANNOT_TELL))
-    checks += [_segment(evidence, name, mask_N, params) for name, mask_N in evidence.segments.items()]
+    checks += [_segment(evidence.values, name, mask_N, params) for name, mask_N in evidence.segments.items()]
+    if evidence.strangers:
+        everybody_N = np.ones(evidence.strangers["challenger"].size, dtype=np.bool_)
+        checks.append(_segment(evidence.strangers, NO_HISTORY, everybody_N, params))
     if evidence.proof is not None:
         checks = [
             *(_told(check, PROOF_DECIDES) for check in checks),
@@ -210,15 +218,15 @@ def _rival(evidence: Evidence, params: GateParams) -> Check:
     return replace(check, limit=limit, verdict=REFUSE if check.verdict == REFUSE else PASS)
 
 
-def _segment(evidence: Evidence, name: str, mask_N: Bools, params: GateParams) -> Check:
+def _segment(values: Mapping[str, Floats], name: str, mask_N: Bools, params: GateParams) -> Check:
     """Not surely worse than the strongest yardstick in any segment that is large enough to say."""
     rule = f"segment {name}"
     users = int(mask_N.sum())
     limit = f"not surely below {params.segment_floor:+.2f} of the best yardstick"
     if users < params.segment_users:
         return Check(rule, limit, f"{users} users: too few to say, not judged", PASS)
-    best = max(params.yardsticks, key=lambda one: float(evidence.values[one][mask_N].mean()))
-    mean, low, high = paired(evidence.values["challenger"][mask_N], evidence.values[best][mask_N], params.level)
+    best = max(params.yardsticks, key=lambda one: float(values[one][mask_N].mean()))
+    mean, low, high = paired(values["challenger"][mask_N], values[best][mask_N], params.level)
     verdict = REFUSE if high < params.segment_floor else PASS
     observed = f"{mean:+.4f} [{low:+.4f}, {high:+.4f}] against {best}, {users} users"
     return Check(rule, limit, observed, verdict, low, high)

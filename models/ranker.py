@@ -27,6 +27,7 @@ Floats32 = npt.NDArray[np.float32]
 
 CLIP = 5.0  # standard deviations
 CHUNK = 256  # lists whose mean and scale are read at a time
+LEAST_STEPS, LEAST_BATCH = 25, 16  # a small log in large batches is left before anything is learned
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class RankerParams:
     cross_rank: int = 16
     dropout: float = 0.1
     l1: float = 0.0  # of the linear part and the crosses: switches features off
-    batch: int = 128
+    batch: int = 64  # lists; fewer where there would be less than LEAST_STEPS of them an epoch
     loop: LoopParams = field(default_factory=LoopParams)
     seed: int = 7
 
@@ -177,11 +178,12 @@ def train(
     wanted = np.flatnonzero((lists.gain_NK * lists.real_NK).sum(axis=1) > 0)
     x_NKF, gain_NK = torch.from_numpy(lists.x_NKF), torch.from_numpy(lists.gain_NK)
     real_NK = torch.from_numpy(lists.real_NK)
+    batch = max(min(params.batch, wanted.size // LEAST_STEPS), min(params.batch, LEAST_BATCH))
 
     def batches(epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         order = np.random.default_rng([params.seed, epoch]).permutation(wanted)
-        for start in range(0, order.size, params.batch):
-            rows = torch.from_numpy(order[start : start + params.batch])
+        for start in range(0, order.size, batch):
+            rows = torch.from_numpy(order[start : start + batch])
             yield x_NKF[rows], gain_NK[rows], real_NK[rows]
 
     curves = fit(
@@ -190,7 +192,7 @@ def train(
         listwise_loss,
         params.loop,
         name="ranker",
-        steps_per_epoch=math.ceil(wanted.size / params.batch),
+        steps_per_epoch=math.ceil(wanted.size / batch),
         stop_after=stop_after,
         validate=validate,  # type: ignore[arg-type]
         checkpoints=checkpoints,

@@ -19,7 +19,7 @@ import numpy as np
 from models import calibration, ranker, sequence
 from models.calibration import Calibration
 from models.evaluation import Floats, Ints, Slice, calibration_rows, lists_of, values_of
-from models.examples import ExampleParams, States, cuts_before, states_from_log, training_lists
+from models.examples import ExampleParams, States, cuts_before, next_visits, states_from_log, training_lists
 from models.homepage import HomepageModel
 from models.items import ItemTable
 from models.log import ActionLog
@@ -152,11 +152,16 @@ def try_fusion(
 
 @dataclass(frozen=True)
 class Tuning:
-    """What can be tried before the tune slice: lists to learn from, and users of the slice to be judged on."""
+    """What can be tried before the tune slice: lists to learn from, and users of the slice to be judged on.
+
+    `came_back`: of the slice's visitors, the share of whom something was known.
+    """
 
     lists: Lists
     knowledge: Knowledge
     held: Slice
+    strangers: Slice
+    came_back: float
 
     @classmethod
     def prepare(
@@ -177,7 +182,9 @@ class Tuning:
         )  # fmt: skip
         knowledge = Knowledge.fit(log, items, times.tune_cut_us, early)
         held = Slice.of(log, times.tune_cut_us, times.gate_cut_us, states, params.tune_users)
-        return cls(lists, knowledge, held)
+        strangers = Slice.of_strangers(log, times.tune_cut_us, times.gate_cut_us)
+        known = len(next_visits(log, times.tune_cut_us, times.gate_cut_us))
+        return cls(lists, knowledge, held, strangers, known / max(known + len(strangers.users), 1))
 
     def model(self, net: RankerNet) -> HomepageModel:
         """As of the tune slice's cut, not calibrated yet."""
@@ -185,14 +192,18 @@ class Tuning:
 
     def values(self, net: RankerNet) -> Floats:
         """(N,) NDCG@10 of the held users."""
-        everything_I = np.ones(len(self.knowledge.items), dtype=bool)
-        model = self.model(net)
-        lists_NK = lists_of(self.held, lambda state, at: model.rank(state, at, everything_I, 300).index_C)
-        return values_of(self.held, *lists_NK)["ndcg@10"]
+        return self._values(net, self.held)
 
     def value(self, net: RankerNet) -> float:
-        """Their mean; 0 where there is nobody."""
-        return float(self.values(net).mean()) if self.held.users else 0.0
+        """The mean over those who came back and strangers, as many as there were of each; 0 where there is nobody."""
+        told = [(self.held, self.came_back), (self.strangers, 1.0 - self.came_back)]
+        return sum(share * float(self._values(net, met).mean()) for met, share in told if met.users)
+
+    def _values(self, net: RankerNet, met: Slice) -> Floats:
+        everything_I = np.ones(len(self.knowledge.items), dtype=bool)
+        model = self.model(net)
+        lists_NK = lists_of(met, lambda state, at: model.rank(state, at, everything_I, 300).index_C)
+        return values_of(met, *lists_NK)["ndcg@10"]
 
 
 def tune(

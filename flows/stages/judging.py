@@ -14,7 +14,7 @@ from flows.stages import load
 from flows.stages.progress import tell
 from flows.stages.training import TREES
 from models import evaluation
-from models.gate import Evidence, judge
+from models.gate import NO_HISTORY, Evidence, judge
 from models.history import DAY_US
 from models.homepage import HomepageModel, utc
 from models.metrics import estimate
@@ -22,6 +22,7 @@ from models.metrics import estimate
 A = Artifacts()
 DECIDING = "ndcg@10"
 FIXED_USERS = 12
+STRANGERS = "strangers.parquet"
 
 
 def evaluate() -> None:
@@ -42,6 +43,7 @@ def evaluate() -> None:
     judged = evaluation.judge(slice_, named, model)
     tell("models judged", len(named), len(named))
     _write_values(slice_, judged, actions.user_ids)
+    strangers = _strangers(evaluation.Slice.of_strangers(actions, times.gate_cut_us, times.end_us), named)
     masks = evaluation.segments(slice_, model)
     evidence = {
         "calibration_error": None if evaluation.uncalibrated(model) else round(judged.calibration_error, 6),
@@ -55,7 +57,10 @@ def evaluate() -> None:
     }
     load.write_json(A.evaluation / "evidence.json", evidence)
     load.write_json(A.evaluation / "segments.json", {name: mask.astype(int).tolist() for name, mask in masks.items()})
-    load.write_json(A.evaluation / "metrics.json", _metrics(judged, masks))
+    metrics = _metrics(judged, masks)
+    if strangers:
+        metrics["segments"][NO_HISTORY] = {name: estimate(values).to_json() for name, values in strangers.items()}
+    load.write_json(A.evaluation / "metrics.json", metrics)
     load.write_json(A.evaluation / "pages.json", _pages(slice_, judged, model, champion))
 
 
@@ -92,6 +97,16 @@ def _translated(champion: HomepageModel, model: HomepageModel) -> evaluation.Top
         return moved[moved >= 0]
 
     return top
+
+
+def _strangers(met: evaluation.Slice, named: dict[str, evaluation.Top]) -> dict[str, np.ndarray[Any, Any]]:
+    """Model -> the deciding metric of everybody of whom nothing was known, written as a table; empty for nobody."""
+    (A.evaluation / STRANGERS).unlink(missing_ok=True)
+    if not met.users:
+        return {}
+    values = {name: evaluation.values_of(met, *evaluation.lists_of(met, top))[DECIDING] for name, top in named.items()}
+    pq.write_table(pa.table(values), A.evaluation / STRANGERS, compression="zstd")
+    return values
 
 
 def _write_values(slice_: evaluation.Slice, judged: evaluation.Judged, user_ids: tuple[str, ...]) -> None:
@@ -183,12 +198,15 @@ def gate() -> None:
         for name in table.column_names
         if name.endswith(f"/{DECIDING}") and not name.endswith(f"/new_{DECIDING}")
     }
+    strangers = A.evaluation / STRANGERS
+    first = pq.read_table(strangers) if strangers.exists() else pa.table({})
     masks = load.read_json(A.evaluation / "segments.json")
     segments = {name: np.array(mask, dtype=bool) for name, mask in masks.items()}
     learned = load.read_json(A.policy / "policy.json")
     proof, order = learned["proof"], {"against": learned["against"], "rival": learned["rival"]}
     if learned["learned"]:  # its chances are of a click on a slot, not of a next visit
         told["calibration_error"] = learned["calibration_error"]
-    evidence = Evidence(values=values, segments=segments, proof=proof, **order, **told)
+    met = {name: first[name].to_numpy() for name in first.column_names}
+    evidence = Evidence(values=values, segments=segments, strangers=met, proof=proof, **order, **told)
     verdict = judge(evidence, load.params().gate)
     load.write_json(A.verdict, verdict.to_json())

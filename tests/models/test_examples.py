@@ -18,6 +18,7 @@ from models.examples import (
     Visit,
     _inside,
     cuts_before,
+    first_visits,
     next_visits,
     states_from_log,
     training_lists,
@@ -65,6 +66,24 @@ def test_the_label_is_the_first_visit_after_the_gap() -> None:
     assert visits[0].items.tolist() == [3, 4]
     assert visits[0].gains.tolist() == [TYPE_WEIGHT[TYPE_CODE["purchase"]], TYPE_WEIGHT[TYPE_CODE["view"]]]
     assert next_visits(log, cut, cut + GAP_US) == {}
+
+
+def test_the_first_visit_of_a_stranger_is_an_example_of_its_own() -> None:
+    cut = 10 * DAY_US
+    log = made(
+        [
+            (0, 0, 1, cut - 5, "view"),
+            (2, 4, 5, cut, "purchase"),
+            (0, 1, 2, cut + 1, "view"),  # known, however soon after the cut
+            (1, 2, 3, cut + 7, "view"),
+            (1, 3, 4, cut + DAY_US, "view"),  # no longer a first visit
+        ]
+    )
+    found = first_visits(log, cut, cut + 2 * DAY_US, 9)
+    assert {user: visit.items.tolist() for user, visit in found.items()} == {1: [3], 2: [5]}
+    assert list(first_visits(log, cut, cut + 2 * DAY_US, 1)) == [2]  # the soonest
+    assert list(first_visits(replace(log, is_guest=log.user == 2), cut, cut + 2 * DAY_US, 9)) == [1, 2]
+    assert first_visits(log, cut, cut, 9) == {}
 
 
 def test_a_guest_is_no_example_but_teaches_what_goes_together() -> None:

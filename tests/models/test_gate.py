@@ -149,6 +149,17 @@ def test_the_worst_segment_has_a_floor() -> None:
     assert verdict.verdict == REFUSE and verdict_of(verdict, "segment few") == REFUSE
 
 
+def test_strangers_are_a_segment_of_their_own() -> None:
+    """They are none of the gate's users, so that their number does not dilute what is told of those."""
+    base = evidence()
+    lost = {name: users(0.4, 3 + at, 300) for at, name in enumerate(PARAMS.yardsticks)}
+    verdict = judge(replace(base, strangers=lost | {"challenger": users(0.2, 2, 300)}), PARAMS)
+    assert verdict.verdict == REFUSE and verdict_of(verdict, "segment no history: first visits") == REFUSE
+    assert judge(replace(base, strangers=lost | {"challenger": users(0.41, 2, 300)}), PARAMS).verdict == PASS
+    few = {name: values[:40] for name, values in lost.items()} | {"challenger": users(0.2, 2, 40)}
+    assert judge(replace(base, strangers=few), PARAMS).verdict == PASS
+
+
 def test_a_segment_too_small_to_say_is_not_judged_and_says_so() -> None:
     verdict = judge(segment(0.15, 99), PARAMS)
     check = next(one for one in verdict.checks if one.rule == "segment few")
