@@ -131,7 +131,7 @@ def _each(
     """What is told of every page, in stretches of time."""
 
     def of_stretch(mine: Sequence[Page]) -> list[Told]:
-        return [of_page(page, state) for page, state in _visits(mine, people)]
+        return [of_page(page, state) for page, state in visits(mine, people)]
 
     if workers < 2 or not pages:
         return of_stretch(pages)
@@ -139,7 +139,7 @@ def _each(
     return [told for found in spread(of_stretch, stretches(pages, 4 * workers), workers) for told in found]
 
 
-def _visits(pages: Sequence[Page], people: People) -> Iterator[tuple[Page, UserState]]:
+def visits(pages: Sequence[Page], people: People) -> Iterator[tuple[Page, UserState]]:
     """Each page with what was known of its visitor."""
     day_us = -1
     for page in pages:

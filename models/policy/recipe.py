@@ -28,6 +28,7 @@ from models.log import ActionLog
 from models.ope import Judgement, OpeParams, SlotLog, assay, compare, faults, judge, looks
 from models.ope.estimators import ESTIMATORS, Rounds, estimate
 from models.ope.log import Bools
+from models.policy.caution import least_caution
 from models.policy.impressions import Floats, Impressions, Page, People, impressions, organic_share, pages_of
 from models.policy.plackett_luce import PlackettLuceParams
 from models.policy.proof import scores_as_served, scores_of_shown, target_probabilities
@@ -140,10 +141,13 @@ def learn_policy(
     known = organic >= LEAST_ORGANIC  # below it no second network is worth its time
     offset = (judged.ranker, params.value.organic * organic) if known else None
     net, worth, curves = _fit(seen, names, params.value, offset, checkpoints, progress)
-    if known and params.value.pessimism:
-        believe_less(net.ranker, names.index("appeal_doubt"), params.value.pessimism * organic)
     worth = _with_rest(worth, before, _prices(judged), params.value)
-    model = _model(judged, net, worth, _rows(seen, np.arange(len(seen.x_NKF)) >= _cut(seen)))  # new to the weights
+    add_worth(net.ranker, names.index("log_price"), worth, _prices(judged))
+    model = replace(judged, ranker=net.ranker)
+    if known and params.value.pessimism:
+        caution = least_caution(model, before, people, sampling, params.value.pessimism * organic)
+        believe_less(net.ranker, names.index("appeal_doubt"), caution)
+    model = _calibrated_first(model, _rows(seen, np.arange(len(seen.x_NKF)) >= _cut(seen)))  # new to the weights
     after = [after[at] for at in np.linspace(0, len(after) - 1, min(len(after), params.gate_pages)).astype(int)]
     learned = Learned(model, "learned from impressions", curves, worth)
     if not after:
@@ -201,15 +205,11 @@ def _rows(seen: Impressions, keep_N: Bools) -> Impressions:
     return Impressions(**{name: value[keep_N] for name, value in vars(seen).items()})
 
 
-def _model(judged: HomepageModel, net: PositionNet, worth: Worth, seen: Impressions) -> HomepageModel:
-    """The ranker's model with the policy's network; its probability is of a click in the first slot."""
-    price_I = _prices(judged)
-    add_worth(net.ranker, feature_names(judged.knowledge).index("log_price"), worth, price_I)
+def _calibrated_first(model: HomepageModel, seen: Impressions) -> HomepageModel:
+    """The same model; its probability is of a click in the first slots."""
     first_NK = seen.real_NK & (seen.position_NK <= FIRST_SLOTS)
-    score_N = net.ranker.eval()(torch.from_numpy(seen.x_NKF[first_NK])).detach().numpy()
-    return replace(
-        judged, ranker=net.ranker, calibration=calibration.fit(score_N, seen.clicked_NK[first_NK].astype(np.float64))
-    )
+    score_N = model.ranker.eval()(torch.from_numpy(seen.x_NKF[first_NK])).detach().numpy()
+    return replace(model, calibration=calibration.fit(score_N, seen.clicked_NK[first_NK].astype(np.float64)))
 
 
 def prove(

@@ -9,11 +9,11 @@ what pages showed are switched off: an item that was seldom shown has few, howev
 A page that was chosen by a ranker shows only what that one thinks much of: what tells shown from never shown cannot be
 learned from it, and a network fitted to it alone thinks as much of everything. So where people also find items without
 a page, by search and by browsing, the ranker of next visits stays beneath the network as an offset, in log-odds as it
-is, and counts by the share of acts that followed no page; by the same share what pages hardly showed is believed less
-(a lower bound of its appeal).
-What a click is worth at an item's price is a line through the log's carts and purchases, which are too rare to be
-learned item by item, and joins the score through the weight of the price. Greedy on that score is the contextual bandit
-of horizon one page; Plackett-Luce with a floor samples it.
+is, and counts by the share of acts that followed no page; by the same share, where the log has shown little, what pages
+hardly showed is believed less (a lower bound of its appeal; caution.py). What a click is worth at an item's price is a
+line through the log's carts and purchases, which are too rare to be learned item by item, and joins the score through
+the weight of the price. Greedy on that score is the contextual bandit of horizon one page; Plackett-Luce with a floor
+samples it.
 Source: position-based model (Richardson et al., 2007) as an additive tower (Guo et al., 2019).
 Shapes: N pages, K slots, F features.
 """
@@ -68,7 +68,7 @@ class ValueParams:
     ridge: float = 1000.0  # how surely the columns weigh what they weigh before anybody clicked
     believed: float = 1.0  # of that prior
     organic: float = 1.0  # of the ranker's score of next visits, times the share of acts that followed no page
-    pessimism: float = 8.0  # standard deviations that an appeal must be better by, times that share
+    pessimism: float = 8.0  # standard deviations, at most, that an appeal must be better by, times that share
     net: RankerParams = field(
         default_factory=lambda: RankerParams(batch=64, loop=LoopParams(epochs=3, learning_rate=1e-3, weight_decay=0.05))
     )

@@ -23,6 +23,7 @@ from models.live_signals import SIGNALS, knows_clicks, prior
 from models.log import ActionLog
 from models.ope import OpeParams, judge
 from models.ope.log import Bools, SlotLog
+from models.policy.caution import ENOUGH, least_caution, shown_shares
 from models.policy.impressions import Floats, Impressions, Page, People, impressions, pages_of
 from models.policy.plackett_luce import PlackettLuce, PlackettLuceParams, utilities
 from models.policy.proof import place_probabilities, scores_of_shown, target_probabilities
@@ -227,6 +228,21 @@ def test_the_recipe_learns_and_proves_or_says_why_not(data: Data) -> None:
         "are wanted"
         in learn_policy(data.slates, data.events, data.log, judged, None, many, PlackettLuceParams(), None).why
     )
+
+
+def test_a_policy_is_as_cautious_as_the_log_is_narrow(data: Data, pages: list[Page]) -> None:
+    """Pages that tried a bit of everything ask for no caution; those that always showed the known few for much."""
+    judged, people, sampling = fit_judged(data), People(data.events, data.log, data.items), PlackettLuceParams()
+    weights = (0.0, 2.0, 8.0, 30.0)
+    places = pages[0].item_K.size
+    late = [page for page in pages if page.item_K.size == places][-300:]
+    wide = shown_shares(judged, late, people, sampling, weights)
+    assert wide[0] > ENOUGH and least_caution(judged, late, people, sampling, 30.0) == 0.0
+    known = np.argsort(judged.knowledge.statistics.values["appeal_doubt"], kind="stable")[:places]
+    narrow = [replace(page, item_K=known, propensity_K=np.full(places, 0.9)) for page in late]
+    shares = shown_shares(judged, narrow, people, sampling, weights)
+    assert shares[0] < ENOUGH / 2 < shares[-1] and shares == sorted(shares)
+    assert least_caution(judged, narrow, people, sampling, 30.0) > 0.0
 
 
 def test_two_processes_read_the_same_of_every_page(data: Data, pages: list[Page], seen: Impressions) -> None:
