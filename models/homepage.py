@@ -41,6 +41,7 @@ Floats32 = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 
 STALE_AFTER_US = 7 * DAY_US
+OLDER = 0.1  # of two weeks' popularity beside a day's: in steady traffic both count alike
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,11 @@ class HomepageModel:
         return self.knowledge.statistics.values["popularity_14d"].astype(np.float32)
 
     @property
-    def trending_I(self) -> Floats32:
-        """(I,) how much faster an item sells this week than this month."""
-        return self.knowledge.statistics.values["trend_7_30"].astype(np.float32)
+    def hot_I(self) -> Floats:
+        """(I,) what is popular right now: a day's half-life, and two weeks' where the day says little."""
+        values = self.knowledge.statistics.values
+        told: Floats = np.expm1(values["popularity_1d"]) + OLDER * np.expm1(values["popularity_14d"])
+        return told
 
     def as_of(self, now_us: int) -> int:
         """The moment that ages are measured from."""

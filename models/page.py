@@ -35,13 +35,17 @@ class PageParams:
 
 @dataclass(frozen=True)
 class Pool:
-    """One module's candidates, best first; `size` slots are wanted of it."""
+    """One module's candidates, best first; `size` slots are wanted of it.
+
+    `drawn_by_P`: what its slots are drawn by, where the module has an order of its own; it descends as well.
+    """
 
     module: str
     title: str
     index_P: IntArray
     score_P: FloatArray
     size: int
+    drawn_by_P: FloatArray | None = None
 
 
 class PlacedSlot(NamedTuple):
@@ -111,16 +115,15 @@ class Composer:
         size = min(size, draft.page_size - len(draft.slots))
         if size <= 0 or (not last and int(free_P.sum()) < min(self.params.least, size)):
             return
-        index_P, score_P = pool.index_P[free_P], np.asarray(pool.score_P, dtype=np.float64)[free_P]
-        keep = 2 * size + 20  # what is drawn from; the rest only where rules leave nothing
-        near, whole = _Part(pool, index_P[:keep], score_P[:keep], self), None
+        free = np.flatnonzero(free_P)
+        near, whole = _Part(pool, free[: 2 * size + 20], self), None  # the rest only where rules leave nothing
         for _ in range(size):
             position = len(draft.slots) + 1
             if position in draft.pins:
                 self._put(draft, pool, draft.pins[position], 1.0, 1.0, False)
                 draft.hits["pin"] += 1
             elif not self._draw(draft, near, False, rng):
-                whole = whole or _Part(pool, index_P, score_P, self)
+                whole = whole or _Part(pool, free, self)
                 if not self._draw(draft, whole, last, rng):
                     return
 
@@ -180,13 +183,15 @@ class Composer:
 
 
 class _Part:
-    """The candidates that a slot is drawn from, with their utilities and codes."""
+    """Some rows of a pool, that a slot is drawn from, with their utilities and codes."""
 
-    def __init__(self, pool: Pool, index_P: IntArray, score_P: FloatArray, composer: Composer) -> None:
-        self.pool, self.index_P, self.score_P = pool, index_P, score_P
-        self.utility_P = utilities(score_P) + composer.rules.lift_I[index_P]
-        self.category_P = composer.facts.category_code_I[index_P]
-        self.brand_P = composer.facts.brand_code_I[index_P]
+    def __init__(self, pool: Pool, rows: IntArray, composer: Composer) -> None:
+        self.pool, self.index_P = pool, pool.index_P[rows]
+        self.score_P = np.asarray(pool.score_P, dtype=np.float64)[rows]
+        drawn_by_P = self.score_P if pool.drawn_by_P is None else pool.drawn_by_P[rows]
+        self.utility_P = utilities(drawn_by_P) + composer.rules.lift_I[self.index_P]
+        self.category_P = composer.facts.category_code_I[self.index_P]
+        self.brand_P = composer.facts.brand_code_I[self.index_P]
 
 
 def _finite(score: float) -> float:

@@ -292,7 +292,7 @@ def why_not(runtime: Runtime, item_id: str, user_id: str | None, now_us: int) ->
     """What keeps an item off this user's page, in one sentence; for `homeranker why-not`."""
     now = ready(runtime)
     state, _ = runtime.state(now, user_id, "", now_us)
-    return recommender.why_not(now, state, item_id, now_us)
+    return explanations.why_not(now, state, item_id, now_us)
 
 
 def _when(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Why an item was shown: from what was logged for that request, computed when somebody asks.
+"""Why an item was shown: from what was logged for that request, computed when somebody asks; and why one was not.
 
 Choices. The slate keeps the person's state as numbers with item ids, not model indices, so that it can be read under
 a later catalogue; the score is the logged one. Causes are only ever items that this state holds, so a stranger gets
@@ -17,6 +17,8 @@ from models.homepage import HomepageModel
 from models.live_signals import NAMES
 from models.policy import FloatArray
 from models.taste import Taste
+from serving.recommender import JUST_US, candidates, eligible
+from serving.snapshot import Snapshot
 
 
 def keep_state(state: UserState, item_ids: Sequence[str]) -> dict[str, Any]:
@@ -106,3 +108,29 @@ def explain(model: HomepageModel | None, slate: dict[str, Any], item_id: str, se
 def touched(state: UserState) -> set[int]:
     """Items that say something about what this person wants."""
     return set(state.item_P[TYPE_WEIGHT[state.type_P] > 0].tolist())
+
+
+def why_not(snapshot: Snapshot, state: UserState, item_id: str, now_us: int, page_size: int = 24) -> str:
+    """What keeps an item off this person's page: the filter, the rule or the score, in one sentence."""
+    at = snapshot.items.index.get(item_id)
+    if at is None:
+        return f"the catalogue does not know {item_id}"
+    if not snapshot.available_I[at]:
+        return f"{item_id} is not available (catalogue)"
+    if snapshot.composer.rules.excluded_I[at]:
+        return f"{item_id} is excluded by a rule (rules file: exclude)"
+    eligible_I = eligible(snapshot, [], state, now_us)
+    if not eligible_I[at]:
+        return f"{item_id} was bought lately (rules file: recently_bought)"
+    found = candidates(snapshot, state, eligible_I, now_us, page_size)
+    place = np.flatnonzero(found.index_C == at)
+    if not place.size:
+        return f"{item_id} is eligible, but no source made it one of {found.index_C.size} candidates"
+    if at in state.bought_since(now_us - JUST_US, in_visit=True):
+        return f"{item_id} was bought in this visit: it comes last, where nothing else is left"
+    rank, score = int(place[0]) + 1, float(found.score_C[place[0]])
+    lift = float(snapshot.composer.rules.lift_I[at])
+    moved = f", moved by {lift:+g} by a rule" if lift else ""
+    if rank <= page_size // 2:
+        return f"{item_id} is shown on most pages: rank {rank} of {found.index_C.size}, score {score:.3f}{moved}"
+    return f"{item_id} is eligible, but its score {score:.3f} gives it rank {rank} of {found.index_C.size}{moved}"

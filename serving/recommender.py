@@ -153,7 +153,7 @@ def candidates(
     rest_I = open_I.copy()
     rest_I[index_C] = False
     rest = np.flatnonzero(rest_I)
-    rest = rest[np.argsort(-snapshot.popular_I[rest], kind="stable")][:size]
+    rest = rest[np.argsort(-snapshot.hot_I[rest], kind="stable")][:size]
     low = float(np.nan_to_num(score_C).min()) - 1.0 if index_C.size else 0.0
     return Candidates(
         np.concatenate([index_C, rest]),
@@ -211,14 +211,19 @@ def modules(snapshot: Snapshot, found: Candidates, state: UserState, now_us: int
     if page_size < 2 * size:
         return [for_you]
     hot = min(NEAR, max(2 * size, int(HOT_SHARE * len(snapshot.items))))
-    trending_C = np.argsort(np.argsort(-snapshot.popular_I[found.index_C], kind="stable")) < hot
+    trending_C = np.argsort(np.argsort(-snapshot.hot_I[found.index_C], kind="stable")) < hot
+    trending = _subset(found, trending_C, "trending", "Trending", size)
+    if state.is_stranger:  # nothing says more of them than what the row is called
+        hottest = np.argsort(-snapshot.hot_I[trending.index_P], kind="stable")
+        index_P, score_P = trending.index_P[hottest], trending.score_P[hottest]
+        trending = replace(trending, index_P=index_P, score_P=score_P, drawn_by_P=trending.score_P)
     bought_I = snapshot.items.marked(state.item_P[state.type_P == PURCHASE])
     listed_C = snapshot.items.listed_at_I[found.index_C]
     fresh_C = (listed_C >= now_us - NEW_DAYS * DAY_US) & (listed_C > snapshot.new_after_us)
     others = [
         _because(snapshot, found, state, now_us, size),
         _subset(found, bought_I[found.index_C], "buy_again", "Buy again", size),
-        _subset(found, trending_C, "trending", "Trending", size),
+        trending,
         _subset(found, fresh_C, "new", "New in the shop", size),
     ]
     least = snapshot.composer.params.least
@@ -234,7 +239,8 @@ def modules(snapshot: Snapshot, found: Candidates, state: UserState, now_us: int
 
 def _worth(snapshot: Snapshot, pool: Pool, size: int) -> float:
     """What a module promises this person: its best candidates, and what its places earned in this shop."""
-    return float(np.nan_to_num(pool.score_P[:size]).mean()) + math.log(snapshot.learned.modules.get(pool.module, 1.0))
+    best_P = pool.score_P if pool.drawn_by_P is None else pool.drawn_by_P
+    return float(np.nan_to_num(best_P[:size]).mean()) + math.log(snapshot.learned.modules.get(pool.module, 1.0))
 
 
 def page(
@@ -272,29 +278,3 @@ def page(
         if found.signal_CF.size
         else NO_SIGNALS,
     )
-
-
-def why_not(snapshot: Snapshot, state: UserState, item_id: str, now_us: int, page_size: int = 24) -> str:
-    """What keeps an item off this person's page: the filter, the rule or the score, in one sentence."""
-    at = snapshot.items.index.get(item_id)
-    if at is None:
-        return f"the catalogue does not know {item_id}"
-    if not snapshot.available_I[at]:
-        return f"{item_id} is not available (catalogue)"
-    if snapshot.composer.rules.excluded_I[at]:
-        return f"{item_id} is excluded by a rule (rules file: exclude)"
-    eligible_I = eligible(snapshot, [], state, now_us)
-    if not eligible_I[at]:
-        return f"{item_id} was bought lately (rules file: recently_bought)"
-    found = candidates(snapshot, state, eligible_I, now_us, page_size)
-    place = np.flatnonzero(found.index_C == at)
-    if not place.size:
-        return f"{item_id} is eligible, but no source made it one of {found.index_C.size} candidates"
-    if at in state.bought_since(now_us - JUST_US, in_visit=True):
-        return f"{item_id} was bought in this visit: it comes last, where nothing else is left"
-    rank, score = int(place[0]) + 1, float(found.score_C[place[0]])
-    lift = float(snapshot.composer.rules.lift_I[at])
-    moved = f", moved by {lift:+g} by a rule" if lift else ""
-    if rank <= page_size // 2:
-        return f"{item_id} is shown on most pages: rank {rank} of {found.index_C.size}, score {score:.3f}{moved}"
-    return f"{item_id} is eligible, but its score {score:.3f} gives it rank {rank} of {found.index_C.size}{moved}"

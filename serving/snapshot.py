@@ -38,7 +38,7 @@ class Snapshot:
     learned: Learned
     items: ItemTable
     available_I: BoolArray
-    popular_I: FloatArray
+    hot_I: FloatArray
     composer: Composer
     search: SearchIndex
     rules: Rules
@@ -98,7 +98,7 @@ def build(
         learned=Learned.of(*learning.told, items),
         items=items,
         available_I=np.asarray(items.available_I, dtype=np.bool_).copy(),
-        popular_I=np.asarray(model.popular_I, dtype=np.float64),
+        hot_I=model.hot_I,
         composer=composer_of(items, rules, params, now_us),
         search=SearchIndex(items.titles, items.brands, items.categories),
         rules=rules,
@@ -121,7 +121,7 @@ def learned(old: Snapshot, learning: Learning) -> Snapshot:
     last_us_J = counts.last_us[: view.item_J.size].astype(np.float64)
     last_us_I = on_items(last_us_J, view.item_J, len(old.items)).astype(np.int64)
     model = old.base.moved(sums, last_us_I, counts.clock_us)
-    return replace(old, learned=view, model=model, popular_I=np.asarray(model.popular_I, dtype=np.float64))
+    return replace(old, learned=view, model=model, hot_I=model.hot_I)
 
 
 def stock_changed(old: Snapshot, patches: Sequence[Patch]) -> Snapshot:

@@ -18,8 +18,9 @@ from models.taste import Taste
 from serving import explanations
 from serving.answers import hits
 from serving.catalogue import Patch
+from serving.explanations import why_not
 from serving.params import ServingParams
-from serving.recommender import page, why_not
+from serving.recommender import page
 from serving.snapshot import Snapshot, build, needs_more, stock_changed
 
 
