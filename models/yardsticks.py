@@ -72,15 +72,25 @@ YARDSTICKS: dict[str, Scorer] = {
 }
 
 
-def fit_lightgbm(lists: Lists, threads: int, max_lists: int = 4000) -> lightgbm.Booster:
-    """LambdaMART on the ranker's own features; deterministic."""
+def fit_lightgbm(lists: Lists, threads: int) -> lightgbm.Booster:
+    """LambdaMART on the ranker's own features and on all of its lists; deterministic."""
     import lightgbm
 
-    rows = np.arange(len(lists))[-max_lists:]
-    real_NK = lists.real_NK[rows]
-    data = lightgbm.Dataset(
-        lists.x_NKF[rows][real_NK], label=(lists.gain_NK[rows][real_NK] > 0).astype(int), group=real_NK.sum(axis=1)
-    )
+    x_RF, real = lists.x_NKF.reshape(-1, lists.x_NKF.shape[2]), np.flatnonzero(lists.real_NK)
+
+    class Rows(lightgbm.Sequence):
+        """The real places, handed over in batches: at once they would be a copy of the lists."""
+
+        batch_size = 16_384
+
+        def __getitem__(self, at: slice | int | list[int]) -> Floats:
+            return np.asarray(x_RF[real[at]], dtype=np.float64)
+
+        def __len__(self) -> int:
+            return int(real.size)
+
+    label = (lists.gain_NK.reshape(-1)[real] > 0).astype(int)
+    data = lightgbm.Dataset(Rows(), label=label, group=lists.real_NK.sum(axis=1))
     params = {
         "objective": "lambdarank",
         "num_leaves": 15,
