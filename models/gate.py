@@ -23,12 +23,12 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 PASS, REFUSE, CANNOT_TELL = "pass", "refuse", "cannot tell"
+NO_HISTORY = "no history: first visits"
 # Of a shop with impressions: what is clicked next follows what was shown, so next-visit lists cannot judge.
 PROOF_DECIDES = "told, not judged: the off-policy proof decides"
 # The pages were served by the champion and what it learned since; the policy will have the like of that on top. Before
 # the first champion it is compared with all of that, and decides where the log cannot tell.
 ORDER_DECIDES = "told, not judged: the order of what was shown decides"
-NO_HISTORY = "no history: first visits"
 CHAMPION, SERVED = "champion", "served"  # whose order of what was shown a policy is compared with
 ORDERS = {CHAMPION: "the champion's", SERVED: "the one it was served in"}
 LOG_DECIDES = "told, not judged: surely better than what was served"

@@ -47,6 +47,11 @@ class Pool:
     size: int
     drawn_by_P: FloatArray | None = None
 
+    @property
+    def order_P(self) -> FloatArray:
+        """(P,) what its slots are drawn by."""
+        return np.asarray(self.score_P if self.drawn_by_P is None else self.drawn_by_P, dtype=np.float64)
+
 
 class PlacedSlot(NamedTuple):
     """One slot of the page; `item` is the place in the catalogue."""
@@ -188,8 +193,7 @@ class _Part:
     def __init__(self, pool: Pool, rows: IntArray, composer: Composer) -> None:
         self.pool, self.index_P = pool, pool.index_P[rows]
         self.score_P = np.asarray(pool.score_P, dtype=np.float64)[rows]
-        drawn_by_P = self.score_P if pool.drawn_by_P is None else pool.drawn_by_P[rows]
-        self.utility_P = utilities(drawn_by_P) + composer.rules.lift_I[self.index_P]
+        self.utility_P = utilities(pool.order_P[rows]) + composer.rules.lift_I[self.index_P]
         self.category_P = composer.facts.category_code_I[self.index_P]
         self.brand_P = composer.facts.brand_code_I[self.index_P]
 

@@ -239,8 +239,7 @@ def modules(snapshot: Snapshot, found: Candidates, state: UserState, now_us: int
 
 def _worth(snapshot: Snapshot, pool: Pool, size: int) -> float:
     """What a module promises this person: its best candidates, and what its places earned in this shop."""
-    best_P = pool.score_P if pool.drawn_by_P is None else pool.drawn_by_P
-    return float(np.nan_to_num(best_P[:size]).mean()) + math.log(snapshot.learned.modules.get(pool.module, 1.0))
+    return float(np.nan_to_num(pool.order_P[:size]).mean()) + math.log(snapshot.learned.modules.get(pool.module, 1.0))
 
 
 def page(

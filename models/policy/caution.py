@@ -9,7 +9,6 @@ Shapes: K slots, C candidates.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,11 +16,10 @@ import numpy as np
 from models.homepage import HomepageModel
 from models.policy.impressions import Page, People
 from models.policy.plackett_luce import PlackettLuceParams
-from models.policy.proof import place_probabilities, visits
+from models.policy.proof import on_page, own_ranking, visits
 
 ENOUGH = 1 / 3  # of a policy's choices, that the log must have shown
 PAGES = 300  # the newest, which say it
-CANDIDATES = 500
 STEPS = (0.0, 0.25, 0.5, 1.0)  # of the most
 
 
@@ -47,13 +45,10 @@ def shown_shares(
     )
     ratios: list[list[float]] = [[] for _ in weights]
     for page, state in visits(pages, people):
-        eligible_I = on_sale_I.copy()
-        eligible_I[page.item_K] = True  # it was on the shelf
-        ranking = model.rank(state, model.as_of(page.served_us), eligible_I, CANDIDATES)
+        ranking = own_ranking(model, page, state, on_sale_I)
         for weight, found in zip(weights, ratios, strict=True):
             score_C = ranking.score_C.astype(np.float64) - weight * doubt_I[ranking.index_C]
             best = np.argsort(-score_C, kind="stable")
-            rng = np.random.default_rng(zlib.crc32(page.request_id.encode()))
-            told_K = place_probabilities(score_C[best], ranking.index_C[best], page.item_K, params, rng)
+            told_K = on_page(page, score_C[best], ranking.index_C[best], params)
             found += (told_K / page.propensity_K).tolist()
     return [float(np.mean(found)) if found else 0.0 for found in ratios]

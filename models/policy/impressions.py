@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from features.schema import Events, Slates
 from models.appeal import FOLLOWED
 from models.columns import features
-from models.examples import states_from_log
+from models.examples import NOBODY, states_from_log
 from models.history import DAY_US, TYPE_CODE, TYPE_WEIGHT, Action, UserState
 from models.items import ItemTable
 from models.log import ActionLog
@@ -35,7 +35,6 @@ Floats = npt.NDArray[np.float64]
 Floats32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
-EMPTY = UserState.build(None, [], {})
 
 
 @dataclass(frozen=True)
@@ -169,7 +168,7 @@ class People:
     def state(self, user: str | None, session: str | None, now_us: int) -> UserState:
         """As of a moment of the open day; actions of this very moment are the future."""
         day_us, known = self._base
-        base = known.get(self._code.get(user or "", -1), EMPTY)
+        base = known.get(self._code.get(user or "", -1), NOBODY)
         acts = self._acts.get((user, None if user else session), [])
         todays = [act for act in acts if day_us <= act.time_us < now_us]
         return base.extended(todays, self.items.index, session) if todays else base

@@ -20,13 +20,13 @@ import pyarrow.compute as pc
 
 from features.schema import Slates
 from models.history import UserState
-from models.homepage import HomepageModel
+from models.homepage import HomepageModel, Ranking
 from models.items import ItemTable
 from models.parallel import spread, stretches
-from models.policy.impressions import Floats, Ints, Page, People
+from models.policy.impressions import Bools, Floats, Ints, Page, People
 from models.policy.plackett_luce import TINY, PlackettLuce, PlackettLuceParams, utilities
 
-OWN_PAGES = 16
+OWN_PAGES, CANDIDATES = 16, 500
 Told = TypeVar("Told")
 
 
@@ -54,12 +54,27 @@ def place_probabilities(
     return told_K
 
 
+def own_ranking(
+    model: HomepageModel, page: Page, state: UserState, on_sale_I: Bools, candidates: int = CANDIDATES
+) -> Ranking:
+    """What the model would have ranked at that moment; what was shown was on the shelf."""
+    eligible_I = on_sale_I.copy()
+    eligible_I[page.item_K] = True
+    return model.rank(state, model.as_of(page.served_us), eligible_I, candidates)
+
+
+def on_page(page: Page, score_C: Floats, index_C: Ints, params: PlackettLuceParams) -> Floats:
+    """(K,) `place_probabilities` of a page's slots, by draws that its request decides."""
+    rng = np.random.default_rng(zlib.crc32(page.request_id.encode()))
+    return place_probabilities(score_C, index_C, page.item_K, params, rng)
+
+
 def target_probabilities(
     model: HomepageModel,
     pages: Sequence[Page],
     people: People,
     params: PlackettLuceParams,
-    candidates: int = 500,
+    candidates: int = CANDIDATES,
     workers: int = 1,
 ) -> tuple[list[Floats], list[Floats]]:
     """(K,) for each page: what the model's policy would have shown with which probability, and the model's scores.
@@ -69,12 +84,9 @@ def target_probabilities(
     on_sale_I = model.knowledge.on_sale(model.trained_until_us)
 
     def of_page(page: Page, state: UserState) -> tuple[Floats, Floats]:
-        eligible_I = on_sale_I.copy()
-        eligible_I[page.item_K] = True  # it was on the shelf
-        ranking = model.rank(state, model.as_of(page.served_us), eligible_I, candidates)
+        ranking = own_ranking(model, page, state, on_sale_I, candidates)
         score = dict(zip(ranking.index_C.tolist(), ranking.score_C.tolist(), strict=True))
-        rng = np.random.default_rng(zlib.crc32(page.request_id.encode()))
-        told_K = place_probabilities(ranking.score_C.astype(np.float64), ranking.index_C, page.item_K, params, rng)
+        told_K = on_page(page, ranking.score_C.astype(np.float64), ranking.index_C, params)
         return told_K, np.array([score.get(item, np.nan) for item in page.item_K.tolist()])
 
     found = _each(of_page, pages, people, workers)
